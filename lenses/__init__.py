@@ -1,0 +1,5 @@
+"""Lenses: what a vector of the residual stream says in the vocabulary."""
+
+from lenses.logit import LogitLens
+
+__all__ = ["LogitLens"]

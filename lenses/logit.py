@@ -1,0 +1,198 @@
+"""The logit lens: each layer's state, read by the model's own last step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lenses.vocabulary import Statistics, statistics
+from workbench.errors import SettingError
+from workbench.instrument import Citation, Measured, Named, Reading
+from workbench.models.captures import Captures, Read
+from workbench.models.positions import Positions
+from workbench.models.protocol import Model
+from workbench.models.sites import Site, expand_sites
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+__all__ = ["LogitLens"]
+
+STATES = ("resid_pre", "resid_mid", "resid_post")
+CONTRIBUTIONS = ("attn_out", "mlp_out")
+MAX_TOP = 100
+
+
+@dataclass(frozen=True)
+class LogitLens(Reading):
+    """Logit lens: lens_l = T(W_U norm(h_l) + b_U), T the family's own soft-cap or scale.
+
+    The norm's statistics are taken anew at each layer. Beside the top tokens: entropy,
+    KL(final || layer), Jensen-Shannon divergence, log-probability and rank of a target and a foil,
+    the settling layer (the first from which on the top token stays the final one), and the layer
+    of the target's highest probability, against its final one.
+
+    For `attn_out` and `mlp_out` a norm taken anew makes a negligible output look confident: their
+    `norm` is given to judge them by, and entropy, KL and JS are left out.
+
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+
+    Attributes:
+        top_k: how many top tokens, 1..100.
+        sites: of resid_post (with the embedding as layer 0), resid_pre, resid_mid, attn_out,
+            mlp_out.
+        positions: "all", "last", indices, a slice, or a role such as "last_subject".
+
+    Result axes: site, layer, place, k. Variables: top_id, top_logprob (site, layer, place, k);
+    entropy, kl, js, norm, target_logprob, target_rank, foil_logprob, foil_rank
+    (site, layer, place); settling_layer, target_peak_layer, target_peak_logprob (site, place);
+    target_id, foil_id (place; -1 for none); vocabulary (token_id). NaN (-1 for ids) where a site
+    has no such layer.
+
+    >>> LogitLens(top_k=3)(model, "The capital of France is").plot()  # doctest: +SKIP
+    """
+
+    top_k: int = 5
+    sites: Sequence[str] = ("resid_post",)
+    positions: Positions = "all"
+
+    name: ClassVar[str] = "logit_lens"
+    title: ClassVar[str] = "Logit lens"
+    citation: ClassVar[Citation] = Citation(
+        "Intermediate states of {model} were read in the vocabulary with the logit lens "
+        "(nostalgebraist, 2020; {settings})",
+        "@misc{nostalgebraist2020logitlens,\n"
+        "  title  = {interpreting {GPT}: the logit lens},\n"
+        "  author = {nostalgebraist},\n"
+        "  year   = {2020},\n"
+        "  note   = {LessWrong}\n"
+        "}",
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sites, str):
+            object.__setattr__(self, "sites", tuple(self.sites.split(",")))
+        unknown = [site for site in self.sites if site not in STATES + CONTRIBUTIONS]
+        if unknown or not self.sites:
+            expected = ", ".join(STATES + CONTRIBUTIONS)
+            raise SettingError(f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}")
+        if not 1 <= self.top_k <= MAX_TOP:
+            raise SettingError(f"logit_lens: top_k is {self.top_k}: expected 1..{MAX_TOP}")
+
+    def prepare(self, model: Model) -> None:
+        """Refuse a top_k larger than the vocabulary."""
+        if self.top_k > model.vocab_size:
+            raise SettingError(f"logit_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}")
+
+    def reads(self, model: Model) -> Read:
+        """The sites at every layer, and the state after the last block."""
+        return Read((*self.sites, ("resid_post", model.n_layers)), self.positions)
+
+    def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
+        """Layers 0..L and k = 1.. ."""
+        return {
+            "site": list(self.sites),
+            "layer": list(range(model.n_layers + 1)),
+            "k": list(range(1, self.top_k + 1)),
+        }
+
+    def measure(self, captures: Captures) -> Measured:
+        """Stream every captured state through the readout."""
+        n_layers = max(captures.layers("resid_post"))
+        wanted = [s for s in expand_sites(self.sites, n_layers)]
+        final = captures["resid_post", n_layers]
+        targets = {role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")}
+        found = statistics(
+            [captures[site] for site in wanted],
+            final,
+            captures.readout,
+            k=self.top_k,
+            followed=torch.stack(list(targets.values())),
+        )
+        norms = torch.stack([captures[site].float().norm(dim=-1) for site in wanted])
+        grid = _Grid(tuple(self.sites), n_layers, wanted)
+        return _named(found, norms, targets, grid)
+
+    @classmethod
+    def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
+        """One row a (prompt, site, layer, position); see the command line's documentation."""
+        from lenses.logit_rows import rows
+
+        return rows(data)
+
+    @classmethod
+    def figure(cls, data: xr.Dataset, *, theme: str = "light", **options: Any) -> go.Figure:
+        """Layer by position, with the top token in each cell."""
+        from lenses.logit_figures import figure
+
+        return figure(data, theme=theme, **options)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Places numbers of a list of sites on the axes (site, layer)."""
+
+    names: tuple[str, ...]
+    n_layers: int
+    sites: Sequence[Site]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """[len(sites), ...] -> [site, layer, ...]; NaN, or -1 for integers, elsewhere."""
+        empty = float("nan") if values.is_floating_point() else -1
+        out = values.new_full((len(self.names), self.n_layers + 1, *values.shape[1:]), empty)
+        for value, site in zip(values, self.sites, strict=True):
+            out[self.names.index(site.name), site.layer] = value
+        return out
+
+    def states_only(self, values: Tensor) -> Tensor:
+        """The same, NaN for contributions."""
+        out = self(values)
+        for index, name in enumerate(self.names):
+            if name in CONTRIBUTIONS:
+                out[index] = float("nan")
+        return out
+
+
+def _named(
+    found: Statistics, norms: Tensor, targets: Mapping[str, Tensor], grid: _Grid
+) -> dict[str, Named]:
+    cell, top_id = ("site", "layer", "place"), grid(found.top_id)
+    named = {
+        "top_id": Named((*cell, "k"), top_id, "token id"),
+        "top_logprob": Named((*cell, "k"), grid(found.top_logprob), "nat"),
+        "entropy": Named(cell, grid.states_only(found.entropy), "nat"),
+        "kl": Named(cell, grid.states_only(found.kl), "nat"),
+        "js": Named(cell, grid.states_only(found.js), "nat"),
+        "norm": Named(cell, grid(norms), "residual stream units"),
+        "settling_layer": Named(("site", "place"), settling_layer(top_id[..., 0]), "layer"),
+    }
+    for index, (role, ids) in enumerate(targets.items()):
+        logprob = grid(found.logprob[index])
+        named[f"{role}_id"] = Named(("place",), ids, "token id")
+        named[f"{role}_logprob"] = Named(cell, logprob, "nat")
+        named[f"{role}_rank"] = Named(cell, grid(found.rank[index]), "rank")
+        if role == "target":
+            peak = logprob.nan_to_num(nan=-torch.inf).max(dim=1)
+            layer = torch.where(peak.values.isfinite(), peak.indices, -1)
+            value = torch.where(peak.values.isfinite(), peak.values, torch.nan)
+            named["target_peak_layer"] = Named(("site", "place"), layer, "layer")
+            named["target_peak_logprob"] = Named(("site", "place"), value, "nat")
+    return named
+
+
+def settling_layer(top: Tensor) -> Tensor:
+    """First layer from which on the top token stays the last layer's.
+
+    Args:
+        top: [site, layer, place] token ids.
+
+    Returns:
+        [site, place] layers.
+    """
+    same = (top == top[:, -1:]).flip(1).long().cumprod(dim=1)
+    return top.shape[1] - same.sum(dim=1)

@@ -1,0 +1,302 @@
+"""Figures of a logit-lens result: the grid of cells, the strip, one cell's candidates, curves.
+
+Every function takes the result's dataset, never a model. They raise `ResultError`, a ValueError of
+one line, when asked for a prompt, site, layer, position or colour that the result does not hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+import xarray as xr
+from xarray import ufuncs
+
+from workbench.errors import ResultError
+from workbench.figures import (
+    Cells,
+    Curves,
+    Scale,
+    box,
+    layer_curves,
+    layer_grid,
+    layer_mark,
+    layer_strip,
+    markup,
+    page,
+    rows,
+    themed,
+    token_bars,
+    visible,
+)
+
+__all__ = ["COLOURS", "candidates", "curves", "figure", "reading", "strip", "words"]
+
+Pick = slice | Sequence[int] | None
+"""Coordinates along one axis: a slice with both ends included, a list, or None for the default."""
+
+HOVERED = 3
+
+
+@dataclass(frozen=True)
+class Colour:
+    """One way to colour the cells: how the value is had and how it becomes a colour."""
+
+    label: str
+    unit: str
+    hue: str
+    values: Callable[[xr.Dataset], xr.DataArray]
+    ends: Callable[[float, float], tuple[float, float]]
+    logarithmic: bool = False
+
+    def scale(self, values: xr.DataArray) -> Scale:
+        """The scale over all values of the reading, so that pages of one prompt compare."""
+        low, high = self.ends(float(values.min()), float(values.max()))
+        ticks = {float(n): f"{10**n:,}" for n in range(round(high) + 1)} if self.logarithmic else {}
+        return Scale(self.label, self.unit, self.hue, low, high, ticks, reverse=self.logarithmic)
+
+
+def _exp(logarithm: xr.DataArray) -> xr.DataArray:
+    exponential: xr.DataArray = ufuncs.exp(logarithm)
+    return exponential
+
+
+def _unit(low: float, high: float) -> tuple[float, float]:
+    return 0.0, 1.0
+
+
+def _to_zero(low: float, high: float) -> tuple[float, float]:
+    return math.floor(low), 0.0
+
+
+def _divergence(low: float, high: float) -> tuple[float, float]:
+    return 0.0, math.log(2)
+
+
+def _from_zero(low: float, high: float) -> tuple[float, float]:
+    return 0.0, max(1.0, math.ceil(high))
+
+
+COLOURS: Mapping[str, Colour] = {
+    "probability": Colour(
+        "p(top-1)", "probability", "blue", lambda one: _exp(one["top_logprob"].isel(k=0)), _unit
+    ),
+    "target": Colour("log p(target)", "nat", "green", lambda one: one["target_logprob"], _to_zero),
+    "rank": Colour(
+        "rank of target",
+        "1 = best",
+        "green",
+        lambda one: ufuncs.log10(one["target_rank"]),
+        _from_zero,
+        logarithmic=True,
+    ),
+    "entropy": Colour("entropy", "nat", "purple", lambda one: one["entropy"], _from_zero),
+    "kl": Colour("KL(final || layer)", "nat", "orange", lambda one: one["kl"], _from_zero),
+    "js": Colour("JS(final, layer)", "nat", "orange", lambda one: one["js"], _divergence),
+    "norm": Colour("norm", "L2", "purple", lambda one: one["norm"], _from_zero),
+}
+
+
+def figure(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    colour: str = "probability",
+    prompt: str | int | None = None,
+    site: str | None = None,
+    layers: Pick = None,
+    positions: Pick = None,
+    selected: tuple[int, int] | None = None,
+) -> go.Figure:
+    """The top token of each layer and position as a grid of coloured cells.
+
+    A cell whose token is the target is written in bold. `selected`, a (layer, position), is boxed.
+    By default at most 25 layers and 16 positions are drawn, which stay readable on paper: the
+    page of the selected position, or the last one; the axis says which.
+
+    Args:
+        data: a result's dataset.
+        theme: "light" or "dark".
+        colour: a key of `COLOURS`.
+        prompt: id of the prompt; the first one where None.
+        site: site read; the first one where None.
+        layers: layers to draw, 0 = embedding.
+        positions: positions to draw, counting the beginning-of-sequence token.
+        selected: the (layer, position) to mark.
+
+    Raises:
+        ResultError: the result does not hold what is asked for.
+    """
+    one = reading(data, prompt, site)
+    values = _coloured(one, colour)
+    scale, look = COLOURS[colour].scale(values), themed(theme)
+    window = _window(one, layers, positions, selected)
+    drawn = layer_grid(_cells(one.sel(window), values.sel(window), colour), scale, look)
+    if selected is not None:
+        row, column = (window[axis].index(at) for axis, at in zip(window, selected, strict=True))
+        drawn.add_shape(box([column], [row], look))
+    return drawn
+
+
+def strip(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    colour: str = "probability",
+    prompt: str | int | None = None,
+    site: str | None = None,
+) -> go.Figure:
+    """Every layer and position of one prompt as a small heat map without text."""
+    values = _coloured(reading(data, prompt, site), colour)
+    return layer_strip(values, COLOURS[colour].scale(values), themed(theme))
+
+
+def candidates(
+    data: xr.Dataset,
+    layer: int,
+    position: int,
+    *,
+    theme: str = "light",
+    prompt: str | int | None = None,
+    site: str | None = None,
+) -> go.Figure:
+    """The top-k tokens of one cell with their probabilities; target and foil are named."""
+    one = reading(data, prompt, site)
+    cell = one.sel(
+        layer=_one_of("layer", layer, one["layer"].values),
+        position=_one_of("position", position, one["position"].values),
+    )
+    if cell["top_id"].isel(k=0) < 0:
+        raise ResultError(f"{one['site'].item()} has no layer {layer}: it begins with block 1")
+    known = {"target": cell["target_id"], "foil": cell["foil_id"]}
+    notes = {str(words(one, ids)): name for name, ids in known.items() if ids >= 0}
+    top = words(one, cell["top_id"]).tolist()
+    return token_bars(top, _exp(cell["top_logprob"]).values.tolist(), themed(theme), notes=notes)
+
+
+def curves(
+    data: xr.Dataset,
+    position: int,
+    *,
+    layer: int | None = None,
+    theme: str = "light",
+    prompt: str | int | None = None,
+    site: str | None = None,
+) -> go.Figure:
+    """Probabilities and entropy of one position along the layers; `layer` is marked."""
+    look = themed(theme)
+    one = reading(data, prompt, site)
+    column = one.sel(position=_one_of("position", position, one["position"].values))
+    stack = [Curves("probability", _probabilities(column), (-0.03, 1.03))]
+    if column["entropy"].notnull().any():
+        high = math.ceil(float(column["entropy"].max())) or 1
+        lines = {"entropy": column["entropy"]}
+        stack.append(Curves("entropy, nat", lines, (-0.03 * high, 1.03 * high)))
+    drawn = layer_curves(stack, look)
+    if layer is not None:
+        drawn.add_shape(layer_mark(layer, look))
+    return drawn
+
+
+def reading(
+    data: xr.Dataset, prompt: str | int | None = None, site: str | None = None
+) -> xr.Dataset:
+    """One prompt at one site: dims layer, position and k instead of site and place."""
+    prompt = _one_of("prompt", prompt, data["prompt"].values)
+    site = _one_of("site", site, data["site"].values)
+    here = data.isel(place=np.flatnonzero(data["prompt"].values == prompt)).sel(site=site)
+    if "place" in here.indexes:
+        here = here.reset_index("place")
+    return here.swap_dims(place="position")
+
+
+def words(data: xr.Dataset, ids: xr.DataArray) -> npt.NDArray[Any]:
+    """Text of token ids, in the ids' own shape; "" where there is no id."""
+    flat = np.ravel(ids.values)
+    found = data["vocabulary"].reindex(token_id=flat, fill_value="").values
+    return np.asarray(found, dtype=object).reshape(np.shape(ids.values))
+
+
+def _one_of(name: str, asked: Any, values: npt.NDArray[Any]) -> Any:
+    known = list(dict.fromkeys(values.tolist()))
+    if asked is None:
+        return known[0]
+    if asked not in known:
+        shown = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
+        raise ResultError(f"no {name} {asked!r} in this result: expected one of {shown}")
+    return asked
+
+
+def _coloured(one: xr.Dataset, colour: str) -> xr.DataArray:
+    if colour not in COLOURS:
+        raise ResultError(f"no colour {colour!r}: expected one of {', '.join(COLOURS)}")
+    values = COLOURS[colour].values(one).transpose("layer", "position")
+    if not values.notnull().any():
+        why = "no target was given" if colour in ("target", "rank") else "it is not defined there"
+        raise ResultError(f"no colour {colour!r} for {one['site'].item()}: {why}")
+    return values
+
+
+def _window(
+    one: xr.Dataset, layers: Pick, positions: Pick, selected: tuple[int, int] | None
+) -> dict[str, list[int]]:
+    known = one["layer"].values.tolist()
+    places = one["position"].values.tolist()
+    layer, position = selected or (known[-1], places[-1])
+    for name, asked, those in (("layer", layer, known), ("position", position, places)):
+        _one_of(name, asked, np.asarray(those))
+    shown = page(len(places), places.index(position))
+    return {
+        "layer": rows(known, layer) if layers is None else _picked(one, "layer", layers),
+        "position": places[shown.start : shown.stop]
+        if positions is None
+        else _picked(one, "position", positions),
+    }
+
+
+def _picked(one: xr.Dataset, axis: str, pick: slice | Sequence[int]) -> list[int]:
+    if isinstance(pick, slice):
+        picked: list[int] = one[axis].sel({axis: pick}).values.tolist()
+    else:
+        picked = [_one_of(axis, value, one[axis].values) for value in pick]
+    if not picked:
+        raise ResultError(f"no {axis} in {pick}: expected some of {one[axis].values.tolist()}")
+    return picked
+
+
+def _cells(window: xr.Dataset, values: xr.DataArray, colour: str) -> Cells:
+    ids = window["top_id"].transpose("layer", "position", "k")
+    tokens = values.copy(data=words(window, ids.isel(k=0)))
+    target = window["target_id"]
+    strong = (ids.isel(k=0) == target) & (target >= 0)
+    hover = values.copy(data=_hovers(window, values, COLOURS[colour]))
+    return Cells(values, tokens, hover, strong.transpose("layer", "position"))
+
+
+def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Colour) -> npt.NDArray[Any]:
+    best = window.isel(k=slice(HOVERED)).transpose("layer", "position", "k", ...)
+    top, chances = words(window, best["top_id"]), np.exp(best["top_logprob"].values)
+    shown = 10**values.values if colour.logarithmic else values.values
+    hovers = np.empty(values.shape, dtype=object)
+    for row, column in np.ndindex(values.shape):
+        place = window["position"].values[column], window["token"].values[column]
+        head = f"layer {window['layer'].values[row]} · position {place[0]} {visible(str(place[1]))}"
+        lines = [head, f"{colour.label} {shown[row, column]:.4g} {colour.unit}"]
+        ranked = zip(top[row, column], chances[row, column], strict=True)
+        lines += [f"{n}. {visible(text)} {p:.3f}" for n, (text, p) in enumerate(ranked, 1)]
+        hovers[row, column] = "<br>".join(map(markup, lines))
+    return hovers
+
+
+def _probabilities(column: xr.Dataset) -> dict[str, xr.DataArray]:
+    lines = {"p(top-1)": _exp(column["top_logprob"].isel(k=0))}
+    for name in ("target", "foil"):
+        if column[f"{name}_id"] >= 0:
+            text = visible(str(words(column, column[f"{name}_id"])))
+            lines[f"p({name} {text})"] = _exp(column[f"{name}_logprob"])
+    return lines

@@ -1,0 +1,68 @@
+"""Tidy rows of a logit-lens result: one a prompt, site, layer and position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["rows"]
+
+NUMBERS = ("entropy", "kl", "js", "target_logprob", "target_rank", "foil_logprob", "foil_rank", "norm")
+
+
+def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows with keys prompt, site, layer, position, token, entropy, kl, js, top, ...
+
+    `top` is [[token, log-probability], ...]; a number that does not exist is None; ranks are
+    whole numbers. Rows go prompt by prompt, then site, layer and position.
+    """
+    texts = dict(zip(data.token_id.values.tolist(), data.vocabulary.values.tolist(), strict=True))
+    columns = {name: data[name].values for name in (*NUMBERS, "top_id", "top_logprob")}
+    for place in _prompt_blocks(data.prompt.values.tolist()):
+        for s, site in enumerate(data.site.values.tolist()):
+            for i, layer in enumerate(data.layer.values.tolist()):
+                for p in place:
+                    if columns["top_id"][s, i, p, 0] >= 0:
+                        yield _row(data, columns, texts, (s, i, p), site, layer)
+
+
+def _prompt_blocks(prompts: list[Any]) -> Iterator[range]:
+    start = 0
+    for end in range(1, len(prompts) + 1):
+        if end == len(prompts) or prompts[end] != prompts[start]:
+            yield range(start, end)
+            start = end
+
+
+def _row(
+    data: xr.Dataset,
+    columns: dict[str, Any],
+    texts: dict[int, str],
+    cell: tuple[int, int, int],
+    site: str,
+    layer: int,
+) -> dict[str, Any]:
+    place = cell[2]
+    ids, logprobs = columns["top_id"][cell].tolist(), columns["top_logprob"][cell].tolist()
+    numbers = {name: _number(columns[name][cell]) for name in NUMBERS}
+    for rank in ("target_rank", "foil_rank"):
+        numbers[rank] = None if numbers[rank] is None else int(numbers[rank])
+    return {
+        "prompt": data.prompt.values[place].item() if data.prompt.dtype.kind == "i" else str(data.prompt.values[place]),
+        "site": site,
+        "layer": layer,
+        "position": int(data.position.values[place]),
+        "token": str(data.token.values[place]),
+        "top": [[texts[i], value] for i, value in zip(ids, logprobs, strict=True)],
+        "top_logprob": logprobs[0],
+        **numbers,
+        "settling_layer": int(data.settling_layer.values[cell[0], place]),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)

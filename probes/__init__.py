@@ -1,0 +1,1 @@
+"""Probes: what is where in a model, and what it causes."""

@@ -1,0 +1,74 @@
+"""A workbench for looking inside transformer language models, layer by layer.
+
+>>> import workbench as wb
+>>> from lenses import LogitLens
+>>> model = wb.load()
+>>> lens = LogitLens(top_k=5)(model, "The Eiffel Tower is located in the city of")
+"""
+
+from workbench.errors import (
+    Cancelled,
+    ModelError,
+    PromptError,
+    ResultError,
+    SettingError,
+    TargetError,
+    UnsupportedError,
+    WorkbenchError,
+)
+from workbench.instrument import Citation, Driving, Instrument, Measured, Named, Reading, SetLevel
+from workbench.models import (
+    Batch,
+    Captures,
+    Edit,
+    Factors,
+    KeyValues,
+    Model,
+    Places,
+    Read,
+    Site,
+    TorchModel,
+    load,
+)
+from workbench.passes import Progress, measure, plan
+from workbench.plans import Plan
+from workbench.prompts import Prompt, PromptSet
+from workbench.results import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Cancelled",
+    "Captures",
+    "Citation",
+    "Driving",
+    "Edit",
+    "Factors",
+    "Instrument",
+    "KeyValues",
+    "Measured",
+    "Model",
+    "ModelError",
+    "Named",
+    "Places",
+    "Plan",
+    "Progress",
+    "Prompt",
+    "PromptError",
+    "PromptSet",
+    "Read",
+    "Reading",
+    "Result",
+    "ResultError",
+    "SetLevel",
+    "SettingError",
+    "Site",
+    "TargetError",
+    "TorchModel",
+    "UnsupportedError",
+    "WorkbenchError",
+    "load",
+    "measure",
+    "plan",
+]

@@ -1,0 +1,168 @@
+"""What an instrument is: settings that say what to read, and how to turn it into named numbers.
+
+Three shapes. A *reading* instrument is fed by the common forward pass; a *driving* one runs the
+model itself; a *set-level* one keeps a state over the whole prompt set. Instruments are found by
+name through the entry points of the group `workbench.instruments`, so that a plug-in is a package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from workbench.errors import SettingError
+from workbench.models.batch import Batch, Places
+from workbench.models.captures import Captures, Read
+from workbench.models.protocol import Model
+from workbench.prompts import Prompts
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+    from workbench.results import Result
+
+__all__ = ["Citation", "Driving", "Instrument", "Measured", "Named", "Reading", "SetLevel", "find", "names"]
+
+GROUP = "workbench.instruments"
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor whose axes have names.
+
+    Attributes:
+        dims: one name an axis, in the field's words; "place" is the stacked (prompt, position).
+        values: the numbers.
+        unit: nat, logit, probability, rank, layer, token id, ...
+    """
+
+    dims: tuple[str, ...]
+    values: Tensor
+    unit: str
+
+
+Measured = Mapping[str, Named]
+"""What an instrument makes of one batch: variables with an axis "place" or "prompt" each."""
+
+
+@dataclass(frozen=True)
+class Citation:
+    """The method's source.
+
+    Attributes:
+        sentence: for a methods section; `{settings}` stands for the settings used.
+        bibtex: the entry.
+    """
+
+    sentence: str
+    bibtex: str
+
+
+class Instrument(ABC):
+    """Base of the three shapes. Subclasses are frozen dataclasses of their settings.
+
+    Attributes:
+        name: as the command line and stored results call it.
+        title: as the app and reports call it.
+        citation: the method's source.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    citation: ClassVar[Citation]
+
+    def __call__(self, model: Model, prompts: Prompts, **options: Any) -> Result:
+        """Measure `prompts`; `options` are those of `workbench.measure`."""
+        from workbench.passes import measure
+
+        return measure(model, prompts, [self], **options)[0]
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def prepare(self, model: Model) -> None:  # noqa: B027 - most instruments have nothing to refuse
+        """Refuse, by name, a model or a setting that cannot be measured rightly."""
+
+    @abstractmethod
+    def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
+        """Coordinates of every axis but place and prompt."""
+
+    @classmethod
+    @abstractmethod
+    def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
+        """Tidy rows of a result."""
+
+    @classmethod
+    @abstractmethod
+    def figure(cls, data: xr.Dataset, *, theme: str = "light", **options: Any) -> go.Figure:
+        """The figure that notebook, report and app draw."""
+
+
+class Reading(Instrument):
+    """Fed by the common pass: reads sites, returns small named tensors, on the device."""
+
+    @abstractmethod
+    def reads(self, model: Model) -> Read:
+        """The sites and positions it needs."""
+
+    @abstractmethod
+    def measure(self, captures: Captures) -> Measured:
+        """What it makes of one batch."""
+
+
+class Driving(Instrument):
+    """Runs the model itself."""
+
+    @abstractmethod
+    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
+        """What it makes of one batch, and the places of its axis "place"."""
+
+
+class SetLevel(Instrument, Generic[State]):
+    """Keeps a state over the prompt set; states of shards merge."""
+
+    @abstractmethod
+    def reads(self, model: Model) -> Read:
+        """The sites and positions it needs."""
+
+    @abstractmethod
+    def start(self, model: Model) -> State:
+        """The state before the first batch."""
+
+    @abstractmethod
+    def update(self, state: State, captures: Captures) -> State:
+        """The state after one more batch."""
+
+    @abstractmethod
+    def merge(self, left: State, right: State) -> State:
+        """The state of two shards together."""
+
+    @abstractmethod
+    def finish(self, state: State) -> Measured:
+        """The result; its variables have no axis place or prompt."""
+
+
+def names() -> list[str]:
+    """Names of the installed instruments."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def find(name: str) -> type[Instrument]:
+    """The installed instrument called `name`.
+
+    Raises:
+        SettingError: none is called so.
+    """
+    for entry in entry_points(group=GROUP, name=name):
+        found: type[Instrument] = entry.load()
+        return found
+    raise SettingError(f"unknown instrument {name!r}: expected one of {', '.join(names())}")

@@ -1,0 +1,25 @@
+"""Hooked models: one interface, canonical sites, and the engines behind it."""
+
+from workbench.models.batch import Batch, Places
+from workbench.models.captures import Captures, Read
+from workbench.models.edits import Edit
+from workbench.models.keys_values import KeyValues
+from workbench.models.loading import load
+from workbench.models.protocol import Model
+from workbench.models.sites import SITES, Site
+from workbench.models.torch_engine import Factors, TorchModel
+
+__all__ = [
+    "SITES",
+    "Batch",
+    "Captures",
+    "Edit",
+    "Factors",
+    "KeyValues",
+    "Model",
+    "Places",
+    "Read",
+    "Site",
+    "TorchModel",
+    "load",
+]

@@ -1,0 +1,119 @@
+"""A padded batch of prompts, and the places in it that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from workbench.errors import SettingError
+from workbench.models.positions import Positions, resolve_positions
+from workbench.models.tokens import EncodedPrompt
+
+__all__ = ["Batch", "Padding", "Places"]
+
+Padding = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The N (prompt, position) pairs that a read takes from a batch, prompt by prompt.
+
+    Attributes:
+        row: [N] row of the batch.
+        position: [N] token position in its prompt; padding is not counted.
+        token: [N] id of the input token there.
+        column: [N] column of the padded batch.
+    """
+
+    row: Tensor
+    position: Tensor
+    token: Tensor
+    column: Tensor
+
+    def __len__(self) -> int:
+        return int(self.row.shape[0])
+
+    def gather(self, padded: Tensor) -> Tensor:
+        """[rows, width, ...] -> [N, ...], a copy."""
+        return padded[self.row, self.column]
+
+    def scatter(self, padded: Tensor, values: Tensor) -> Tensor:
+        """`padded` [rows, width, ...] with `values` [N, ...] written at these places, a copy."""
+        return padded.index_put((self.row, self.column), values.to(padded.dtype))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts padded to one width, with the mask and position ids that make padding invisible.
+
+    Attributes:
+        prompts: the encoded prompts, one a row.
+        ids, mask, position_ids: [rows, width] integers; mask is 1 on tokens and 0 on padding.
+        starts: [rows] column of each prompt's first token.
+    """
+
+    prompts: tuple[EncodedPrompt, ...]
+    ids: Tensor
+    mask: Tensor
+    position_ids: Tensor
+    starts: Tensor
+
+    @classmethod
+    def collate(
+        cls,
+        prompts: Sequence[EncodedPrompt],
+        *,
+        pad_id: int = 0,
+        padding: Padding = "right",
+        device: torch.device | str = "cpu",
+    ) -> Batch:
+        """Pad `prompts` on the `padding` side to the longest of them."""
+        if padding not in ("left", "right"):
+            raise SettingError(f"padding {padding!r}: expected 'left' or 'right'")
+        lengths = torch.tensor([len(p) for p in prompts])
+        width = int(lengths.max())
+        starts = width - lengths if padding == "left" else torch.zeros_like(lengths)
+        columns = torch.arange(width)
+        offset = columns[None, :] - starts[:, None]
+        mask = (offset >= 0) & (offset < lengths[:, None])
+        ids = torch.full(mask.shape, pad_id)
+        ids[mask] = torch.tensor([i for p in prompts for i in p.ids])
+        return cls(
+            tuple(prompts),
+            ids.to(device),
+            mask.long().to(device),
+            torch.where(mask, offset, 0).to(device),
+            starts.to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def device(self) -> torch.device:
+        return self.ids.device
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens the batch holds, padding not counted."""
+        return sum(len(p) for p in self.prompts)
+
+    def places(self, positions: Positions = "all") -> Places:
+        """Resolve `positions` in every prompt of the batch."""
+        found = [resolve_positions(positions, p) for p in self.prompts]
+        row = torch.tensor([r for r, where in enumerate(found) for _ in where], device=self.device)
+        position = torch.tensor([i for where in found for i in where], device=self.device)
+        if not len(row):
+            raise SettingError(f"positions {positions!r} select no token of the batch")
+        column = position + self.starts[row]
+        return Places(row, position, self.ids[row, column], column)
+
+    def targets(self, role: Literal["target", "foil"]) -> Tensor:
+        """[rows] target or foil ids; -1 where a prompt has none."""
+        ids = [getattr(p, role) for p in self.prompts]
+        return torch.tensor([-1 if i is None else i for i in ids], device=self.device)

@@ -1,0 +1,56 @@
+"""What a pass reads: tensors by site, at the places asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.errors import SettingError
+from workbench.models.batch import Batch, Places
+from workbench.models.positions import Positions
+from workbench.models.sites import Site, SiteRequest
+
+__all__ = ["Captures", "Read"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What to read in a pass: sites (names, or (name, layer) pairs) at positions."""
+
+    sites: tuple[SiteRequest, ...]
+    positions: Positions = "all"
+
+
+@dataclass(frozen=True)
+class Captures:
+    """Tensors [place, ...] read from one batch, by site.
+
+    Attributes:
+        values: site -> tensor [N, d] ([N, vocabulary] for logits), on the model's device and in its
+            dtype; copies, never views of what the model goes on to use.
+        places: the N places of every tensor.
+        batch: the batch they come from.
+        readout: [rows, d] residual states -> [rows, vocabulary] logits, the model's own last step.
+    """
+
+    values: Mapping[Site, Tensor]
+    places: Places
+    batch: Batch
+    readout: Callable[[Tensor], Tensor]
+
+    def __getitem__(self, site: tuple[str, int]) -> Tensor:
+        """The tensor of (name, layer)."""
+        if Site(*site) not in self.values:
+            raise SettingError(f"{Site(*site)} was not read in this pass: ask for it in its sites")
+        return self.values[Site(*site)]
+
+    def layers(self, name: str) -> list[int]:
+        """The layers at which site `name` was read, ascending."""
+        return sorted(site.layer for site in self.values if site.name == name)
+
+    def stack(self, name: str) -> Tensor:
+        """[layer, N, d]: site `name` at every layer that was read."""
+        return torch.stack([self[name, layer] for layer in self.layers(name)])

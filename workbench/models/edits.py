@@ -1,0 +1,52 @@
+"""Interventions: what to put in the place of a site's value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench.errors import UnsupportedError
+from workbench.models.batch import Places
+from workbench.models.positions import Positions
+from workbench.models.sites import Site
+
+__all__ = ["Edit"]
+
+Change = Callable[[Tensor, Places], Tensor]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace a site's value at some positions during a pass.
+
+    Attributes:
+        site: (name, layer). Any canonical site but logits and the attention internals.
+            resid_mid is set through attn_out, so that the skip connection sees the edit too.
+        change: (values [N, d], places) -> new values, [N, d] or broadcastable to it.
+        positions: where.
+    """
+
+    site: tuple[str, int]
+    change: Change
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        if self.site[0] == "logits":
+            raise UnsupportedError("logits cannot be edited: edit final_norm or resid_post instead")
+
+    @classmethod
+    def set(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
+        """Replace by `value`: [d], or [N, d] in the order of the batch's places."""
+        return cls(site, lambda old, _: value.to(old).expand_as(old), positions)
+
+    @classmethod
+    def add(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
+        """Add `value`: [d] or [N, d]."""
+        return cls(site, lambda old, _: old + value.to(old), positions)
+
+    @property
+    def target(self) -> Site:
+        """The edited site."""
+        return Site(*self.site)

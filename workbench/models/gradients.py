@@ -1,0 +1,56 @@
+"""Gradients at points of the network, with every weight frozen and no weight gradient formed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ModelError
+from workbench.models.anatomy import Anatomy
+from workbench.models.batch import Batch, Places
+from workbench.models.forward import run
+from workbench.models.hooks import Point, Tap, attached, frozen
+from workbench.models.positions import Positions
+
+__all__ = ["Scalar", "gradients"]
+
+Scalar = Callable[[Tensor, Places], Tensor]
+"""(logits [N, vocabulary], their places) -> the scalar to differentiate."""
+
+
+def gradients(
+    hf: Any,
+    anatomy: Anatomy,
+    batch: Batch,
+    scalar: Scalar,
+    points: Sequence[Point],
+    at: Positions,
+) -> list[Tensor]:
+    """d scalar / d (tensor at each point), each [rows, width, d].
+
+    The first point on each path becomes a leaf, so that the graph begins there.
+
+    Raises:
+        ModelError: the scalar is not one finite number.
+    """
+    kept: dict[int, Tensor] = {}
+    taps = [(point, _keep(kept, index)) for index, point in enumerate(points)]
+    where = batch.places(at)
+    with frozen(hf), attached(taps):
+        columns = where.column.unique()
+        logits = run(hf, anatomy, batch, columns=columns)
+        value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
+        if value.numel() != 1 or not torch.isfinite(value).all():
+            raise ModelError(f"the scalar to differentiate is {value.tolist()}: expected a finite number")
+        return list(torch.autograd.grad(value, [kept[i] for i in range(len(points))]))
+
+
+def _keep(kept: dict[int, Tensor], index: int) -> Tap:
+    def tap(value: Tensor) -> Tensor:
+        kept[index] = value if value.requires_grad else value.detach().requires_grad_()
+        return kept[index]
+
+    return tap

@@ -1,0 +1,91 @@
+"""What every engine offers: one interface to a hooked model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import RLock
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from workbench.models.batch import Batch, Padding
+from workbench.models.captures import Captures, Read
+from workbench.models.edits import Edit
+from workbench.models.forward import Start
+from workbench.models.gradients import Scalar
+from workbench.models.keys_values import KeyValues
+from workbench.models.positions import Positions
+from workbench.models.sites import SiteRequest
+from workbench.models.tokens import EncodedPrompt, Tokens
+from workbench.prompts import Prompt, Prompts
+
+__all__ = ["Model"]
+
+
+class Model(Protocol):
+    """A hooked language model. `TorchModel` is the reference; its docstrings define each call."""
+
+    name: str
+    tokens: Tokens
+    token_limit: int | None
+    lock: RLock
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def tokenizer(self) -> Any: ...
+
+    def provenance(self) -> dict[str, Any]: ...
+    def encode(self, prompt: Prompt) -> EncodedPrompt: ...
+    def batch(
+        self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
+    ) -> Batch: ...
+    def capture(
+        self, batch: Batch | Prompts, sites: Sequence[SiteRequest], positions: Positions = "all"
+    ) -> Captures: ...
+    def read(
+        self,
+        batch: Batch,
+        reads: Sequence[Read],
+        *,
+        edits: Sequence[Edit] = (),
+        start: Start | None = None,
+        prefix: KeyValues | None = None,
+    ) -> list[Captures]: ...
+    def intervene(
+        self,
+        batch: Batch | Prompts,
+        edits: Sequence[Edit],
+        sites: Sequence[SiteRequest] = ("logits",),
+        positions: Positions = "all",
+        start: Start | None = None,
+    ) -> Captures: ...
+    def tail(
+        self,
+        batch: Batch | Prompts,
+        layer: int,
+        resid: Tensor,
+        sites: Sequence[SiteRequest] = ("logits",),
+        positions: Positions = "all",
+        prefix: KeyValues | None = None,
+    ) -> Captures: ...
+    def grad(
+        self,
+        batch: Batch | Prompts,
+        scalar: Scalar,
+        sites: Sequence[SiteRequest],
+        positions: Positions = "all",
+        at: Positions = "last",
+    ) -> Captures: ...
+    def readout(self, resid: Tensor) -> Tensor: ...

@@ -1,0 +1,415 @@
+"""The reference engine: plain torch hooks on an unmodified Hugging Face model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ModelError, SettingError
+from workbench.models.anatomy import Anatomy
+from workbench.models.batch import Batch, Padding, Places
+from workbench.models.captures import Captures, Read
+from workbench.models.edits import Edit
+from workbench.models.fingerprint import Fingerprint
+from workbench.models.forward import Start, keys_values, readout, run, silenced
+from workbench.models.gradients import Scalar, gradients
+from workbench.models.hooks import Point, Tap, attached, frozen
+from workbench.models.keys_values import KeyValues
+from workbench.models.positions import Positions
+from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.tokens import EncodedPrompt, Tokens
+from workbench.prompts import Prompt, Prompts, PromptSet
+
+__all__ = ["Factors", "TorchModel"]
+
+Part = Literal["block", "attention", "mlp"]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The gradient of one linear map z = x W, unformed: dL/dW = sum over places of x^T delta.
+
+    Attributes:
+        x: [N, d_in] inputs.
+        delta: [N, d_out] gradients of the loss at the outputs.
+    """
+
+    x: Tensor
+    delta: Tensor
+
+
+class TorchModel:
+    """A causal language model with canonical sites, read and edited by plain torch hooks.
+
+    Every call takes the model's lock, leaves no hook, no changed forward and no `.grad` behind
+    (also after an exception), runs without a KV cache unless given one, and passes explicit mask
+    and position ids. Batches may be given as a `Batch` or as prompts.
+
+    Attributes:
+        hf: the Hugging Face model, unmodified.
+        tokens: its tokenizer under the workbench's special-token policy.
+        name, revision: what it was loaded as.
+        anatomy: where its sites are.
+        refused: sites that failed their load-time check, with the reason.
+        lock: held by every pass.
+        token_limit: the most tokens a batch may hold, where memory has set one.
+    """
+
+    engine = "torch"
+
+    def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None) -> None:
+        self.hf = hf
+        self.anatomy = Anatomy(hf)
+        self.tokens = Tokens(tokenizer, n_rows=hf.get_input_embeddings().num_embeddings)
+        self.name = name
+        self.revision = revision
+        self.refused: dict[str, str] = {}
+        self.lock = threading.RLock()
+        self.token_limit: int | None = None
+        self._fingerprint = Fingerprint(hf)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.name}: {self.anatomy.config.model_type}, {self.n_layers} blocks, width "
+            f"{self.d_model}, {self.vocab_size} tokens, {self.dtype}, {self.device}>"
+        )
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer."""
+        return self.tokens.tokenizer
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of blocks."""
+        return self.anatomy.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.anatomy.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding (some models pad the tokenizer's vocabulary)."""
+        return self.tokens.n_rows
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens a prompt may have; None where the config sets no limit."""
+        limit = getattr(self.anatomy.config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the weights."""
+        return next(self.hf.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes its input."""
+        device: torch.device = self.hf.get_input_embeddings().weight.device
+        return device
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must say of the model: its name, revision, weights, tokenizer, dtype."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "family": self.anatomy.config.model_type,
+            "engine": self.engine,
+            "n_layers": self.n_layers,
+            "weights": self._fingerprint(),
+            "tokenizer": self.tokens.fingerprint,
+            "special_tokens": self.tokens.policy,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "attention": getattr(self.anatomy.config, "_attn_implementation", None),
+            "refused": self.refused,
+        }
+
+    # --- prompts ---------------------------------------------------------------------------
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Encode one prompt, refusing what does not fit (see `Tokens.encode`)."""
+        return self.tokens.encode(prompt, self.context)
+
+    def batch(
+        self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
+    ) -> Batch:
+        """One padded batch of prompts on the model's device."""
+        items = list(prompts) if not isinstance(prompts, str | Prompt) else [prompts]
+        if not items or not all(isinstance(p, EncodedPrompt) for p in items):
+            items = [self.encode(p) for p in PromptSet.of(items)]  # type: ignore[arg-type]
+        encoded = [p for p in items if isinstance(p, EncodedPrompt)]
+        return Batch.collate(encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device)
+
+    def _batch(self, batch: Batch | Prompts) -> Batch:
+        return batch if isinstance(batch, Batch) else self.batch(batch)
+
+    # --- reading and editing ---------------------------------------------------------------
+
+    def capture(
+        self, batch: Batch | Prompts, sites: Sequence[SiteRequest], positions: Positions = "all"
+    ) -> Captures:
+        """Read `sites` at `positions` in one forward pass."""
+        return self.read(self._batch(batch), [Read(tuple(sites), positions)])[0]
+
+    def intervene(
+        self,
+        batch: Batch | Prompts,
+        edits: Sequence[Edit],
+        sites: Sequence[SiteRequest] = ("logits",),
+        positions: Positions = "all",
+        start: Start | None = None,
+    ) -> Captures:
+        """Read `sites` in a forward pass with `edits`, from `start` (layer, states) where given."""
+        return self.read(self._batch(batch), [Read(tuple(sites), positions)], edits=edits, start=start)[0]
+
+    def tail(
+        self,
+        batch: Batch | Prompts,
+        layer: int,
+        resid: Tensor,
+        sites: Sequence[SiteRequest] = ("logits",),
+        positions: Positions = "all",
+        prefix: KeyValues | None = None,
+    ) -> Captures:
+        """Restart the model's own forward from the state after block `layer` (0: the embedding).
+
+        Args:
+            resid: [rows, width, d] states, padded as the batch is; with a `prefix` of s columns,
+                [rows, width - s, d] for the columns from s on.
+            prefix: keys and values of the columns before.
+        """
+        read = Read(tuple(sites), positions)
+        return self.read(self._batch(batch), [read], start=(layer, resid), prefix=prefix)[0]
+
+    def read(
+        self,
+        batch: Batch,
+        reads: Sequence[Read],
+        *,
+        edits: Sequence[Edit] = (),
+        start: Start | None = None,
+        prefix: KeyValues | None = None,
+    ) -> list[Captures]:
+        """Serve several reads from one forward pass; blocks that no read needs are not run.
+
+        Raises:
+            SettingError: an unknown site or layer, or one below `start`.
+            UnsupportedError: a site that this model does not have or that failed its check.
+        """
+        wanted = [self._sites(read.sites, start) for read in reads]
+        places = [_shifted(batch.places(read.positions), prefix) for read in reads]
+        values: list[dict[Site, Tensor]] = [{} for _ in reads]
+        taps = self._edit_taps(batch, edits, start, prefix)
+        columns = []
+        for sites, where, out in zip(wanted, places, values, strict=True):
+            taps += [(self.anatomy.point(s), _gathered(where, out, s)) for s in sites if s.name != "logits"]
+            columns += [where.column] if _logits_of(sites) else []
+        kept = torch.cat(columns).unique() if columns else None
+        last = max(site.layer for sites in wanted for site in sites)
+        with self.lock, torch.no_grad(), attached(taps):
+            logits = run(
+                self.hf, self.anatomy, batch, columns=kept, start=start, last=last, prefix=prefix
+            )
+        for sites, where, out in zip(wanted, places, values, strict=True):
+            site = _logits_of(sites)
+            if site is not None and kept is not None:
+                out[site] = logits[where.row, torch.searchsorted(kept, where.column)]
+        return [
+            Captures({s: out[s] for s in sites}, where, batch, self.readout)
+            for sites, where, out in zip(wanted, places, values, strict=True)
+        ]
+
+    def _sites(self, requests: Sequence[SiteRequest], start: Start | None = None) -> tuple[Site, ...]:
+        sites = expand_sites(requests, self.n_layers)
+        if not sites:
+            raise SettingError("no sites: expected at least one")
+        for site in sites:
+            self._require(site, start)
+        return sites
+
+    def _require(self, site: Site, start: Start | None) -> None:
+        """Refuse a site that failed its check, or that a restart passes over."""
+        if site.name in self.refused:
+            raise ModelError(f"{self.name}: {site.name} is refused: {self.refused[site.name]}")
+        lowest = 0 if start is None else start[0] + (site.name != "resid_post")
+        if site.layer < lowest and site.name not in ("final_norm", "logits"):
+            raise SettingError(f"{site} lies below the restart at layer {lowest}: it is not run")
+
+    def _edit_taps(
+        self, batch: Batch, edits: Sequence[Edit], start: Start | None, prefix: KeyValues | None
+    ) -> list[tuple[Point, Tap]]:
+        taps: list[tuple[Point, Tap]] = []
+        for edit in edits:
+            (site,) = self._sites([edit.site], start)
+            where = _shifted(batch.places(edit.positions), prefix)
+            if site.name == "resid_mid":
+                taps += self._resid_mid_taps(edit, where)
+            else:
+                taps.append((self.anatomy.point(site), _edited(edit, where)))
+        return taps
+
+    def _resid_mid_taps(self, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
+        """Set resid_mid by replacing attn_out, so that the skip connection sees the edit too."""
+        self.anatomy.require_resid_mid()
+        layer = edit.target.layer
+        before: list[Tensor] = []
+
+        def replace_attn_out(out: Tensor) -> Tensor:
+            resid_pre = before.pop()
+            old = where.gather(resid_pre + out)
+            return where.scatter(out, edit.change(old, where) - where.gather(resid_pre))
+
+        return [
+            (self.anatomy.point(Site("resid_pre", layer)), before.append),
+            (self.anatomy.point(Site("attn_out", layer)), replace_attn_out),
+        ]
+
+    # --- gradients -------------------------------------------------------------------------
+
+    def grad(
+        self,
+        batch: Batch | Prompts,
+        scalar: Scalar,
+        sites: Sequence[SiteRequest],
+        positions: Positions = "all",
+        at: Positions = "last",
+    ) -> Captures:
+        """Gradients of a scalar of the logits at `sites`; the weights are frozen.
+
+        Args:
+            scalar: (logits [N, vocabulary] at `at`, their places) -> a scalar tensor. Sum over the
+                batch, never average, so that each prompt keeps its own gradient.
+
+        Returns:
+            Captures whose values are d scalar / d site, [N, d].
+        """
+        batch = self._batch(batch)
+        wanted = self._sites(sites)
+        if _logits_of(wanted):
+            raise SettingError("logits: expected a site inside the network to differentiate at")
+        points = [self.anatomy.point(site) for site in wanted]
+        with self.lock:
+            grads = gradients(self.hf, self.anatomy, batch, scalar, points, at)
+        where = batch.places(positions)
+        values = {s: where.gather(g) for s, g in zip(wanted, grads, strict=True)}
+        return Captures(values, where, batch, self.readout)
+
+    def factors(
+        self,
+        batch: Batch | Prompts,
+        loss: Scalar,
+        maps: Sequence[tuple[str, int]],
+        positions: Positions = "all",
+        at: Positions = "last",
+    ) -> dict[tuple[str, int], Factors]:
+        """Inputs and output gradients of MLP maps; no weight gradient is ever formed.
+
+        Args:
+            loss: as `scalar` of `grad`.
+            maps: (name, layer) pairs: ff1, ff2; or up, gate, down where the MLP is gated.
+        """
+        batch = self._batch(batch)
+        modules = [self.anatomy.part(layer, self.anatomy.map_path(name)) for name, layer in maps]
+        inputs: dict[int, Tensor] = {}
+        taps = [(Point(m, "input"), _record(inputs, i)) for i, m in enumerate(modules)]
+        with self.lock, attached(taps):
+            points = [Point(module, "output") for module in modules]
+            deltas = gradients(self.hf, self.anatomy, batch, loss, points, at)
+        where = batch.places(positions)
+        return {
+            (name, layer): Factors(where.gather(inputs[i]), where.gather(deltas[i]))
+            for i, (name, layer) in enumerate(maps)
+        }
+
+    # --- single blocks, keys and values, the last step --------------------------------------
+
+    def block(
+        self,
+        batch: Batch | Prompts,
+        layer: int,
+        states: Tensor,
+        part: Part = "block",
+        prefix: KeyValues | None = None,
+    ) -> Tensor:
+        """Run one block, or what one of its branches adds, on given states.
+
+        Args:
+            layer: 1..L.
+            states: [rows, width, d]: the block's input; for `part="mlp"` of a sequential block the
+                state between the branches (resid_mid).
+            part: "block" gives the state after it; "attention" and "mlp" what they add.
+            prefix: keys and values of the columns before those of `states`.
+
+        Returns:
+            [rows, width, d]
+        """
+        batch = self._batch(batch)
+        block, family = self.anatomy.block(layer), self.anatomy.family
+        found: dict[int, Tensor] = {}
+        site = {"block": "resid_post", "attention": "attn_out", "mlp": "mlp_out"}[part]
+        tap = (self.anatomy.point(Site(site, layer)), _record(found, 0))
+        with self.lock, torch.no_grad(), ExitStack() as stack:
+            if part == "attention":
+                stack.enter_context(silenced(block.get_submodule(family.mlp), returns_tuple=False))
+            if part == "mlp":
+                stack.enter_context(silenced(block.get_submodule(family.attention), returns_tuple=True))
+            stack.enter_context(attached([tap]))
+            start = (layer - 1, states)
+            run(self.hf, self.anatomy, batch, start=start, last=layer, prefix=prefix)
+        return found[0]
+
+    def keys_values(self, batch: Batch | Prompts) -> KeyValues:
+        """Keys and values of every block and column, to run later columns alone with."""
+        with self.lock, torch.no_grad():
+            return keys_values(self.hf, self._batch(batch))
+
+    def readout(self, resid: Tensor) -> Tensor:
+        """[N, d] states after the last block -> [N, vocabulary] logits, by the model's last step.
+
+        Final norm, soft-cap, logit scale and head bias are the model's own. The gradient flows to
+        `resid` where it requires one; the weights are frozen.
+        """
+        guard = frozen(self.hf) if resid.requires_grad else torch.no_grad()
+        with self.lock, guard:
+            return readout(self.hf, self.anatomy, resid)
+
+
+def _logits_of(sites: Sequence[Site]) -> Site | None:
+    return next((site for site in sites if site.name == "logits"), None)
+
+
+def _gathered(where: Places, out: dict[Site, Tensor], site: Site) -> Tap:
+    def tap(value: Tensor) -> None:
+        out[site] = where.gather(value)
+
+    return tap
+
+
+def _record(out: dict[int, Tensor], key: int) -> Tap:
+    def tap(value: Tensor) -> None:
+        out[key] = value.detach().clone()
+
+    return tap
+
+
+def _edited(edit: Edit, where: Places) -> Tap:
+    return lambda value: where.scatter(value, edit.change(where.gather(value), where))
+
+
+def _shifted(where: Places, prefix: KeyValues | None) -> Places:
+    """`where` in the columns that are run after `prefix`."""
+    if prefix is None:
+        return where
+    if int(where.column.min()) < prefix.width:
+        raise SettingError(f"positions reach into the first {prefix.width} columns, which are not run")
+    return replace(where, column=where.column - prefix.width)

@@ -1,0 +1,249 @@
+"""The batched pass: many instruments fed by one forward a batch, in any batching the same numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from workbench.assembly import Parts, assemble
+from workbench.errors import Cancelled, ModelError, SettingError
+from workbench.instrument import Driving, Instrument, Measured, Reading, SetLevel
+from workbench.models.batch import Batch, Padding
+from workbench.models.captures import Captures, Read
+from workbench.models.protocol import Model
+from workbench.models.sites import Site, expand_sites
+from workbench.models.tokens import EncodedPrompt
+from workbench.plans import Plan, make_plan
+from workbench.prompts import Prompts, PromptSet
+from workbench.results import Result
+
+__all__ = ["CancelFlag", "Progress", "measure", "plan"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pass is.
+
+    Attributes:
+        done, total: tokens.
+        seconds: since it began.
+    """
+
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far; None before the first batch is done."""
+        return self.seconds * (self.total - self.done) / self.done if self.done else None
+
+
+class CancelFlag(Protocol):
+    """What `cancel=` takes: a `threading.Event`, for one."""
+
+    def is_set(self) -> bool:
+        """Whether to stop before the next batch."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Encoded prompts, what each instrument reads of them, and the plan of their batches."""
+
+    model: Model
+    instruments: Sequence[Instrument]
+    prompts: PromptSet
+    encoded: Sequence[EncodedPrompt]
+    reads: Mapping[int, Read]
+    plan: Plan
+
+    @classmethod
+    def of(
+        cls, model: Model, prompts: Prompts, instruments: Sequence[Instrument], batch_size: int | None
+    ) -> _Job:
+        chosen = PromptSet.of(prompts)
+        if not instruments:
+            raise SettingError("no instruments: expected at least one")
+        for instrument in instruments:
+            instrument.prepare(model)
+        encoded = [model.encode(prompt) for prompt in chosen]
+        reads = {
+            i: instrument.reads(model)
+            for i, instrument in enumerate(instruments)
+            if isinstance(instrument, Reading | SetLevel)
+        }
+        sites = {s for read in reads.values() for s in expand_sites(read.sites, model.n_layers)}
+        planned = make_plan(
+            model,
+            [len(p) for p in encoded],
+            n_sites=len(sites),
+            last_layer=max((s.layer for s in sites), default=model.n_layers),
+            batch_size=batch_size,
+        )
+        return cls(model, instruments, chosen, encoded, reads, planned)
+
+
+def plan(
+    model: Model,
+    prompts: Prompts,
+    instruments: Sequence[Instrument],
+    *,
+    batch_size: int | None = None,
+) -> Plan:
+    """What `measure` would do with the same arguments, without doing it."""
+    return _Job.of(model, prompts, instruments, batch_size).plan
+
+
+def measure(
+    model: Model,
+    prompts: Prompts,
+    instruments: Sequence[Instrument],
+    *,
+    batch_size: int | None = None,
+    padding: Padding = "right",
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelFlag | None = None,
+) -> list[Result]:
+    """Measure `prompts` with every instrument, from one forward pass a batch.
+
+    Args:
+        batch_size: the most prompts in a batch; what memory allows where None. A batch that does
+            not fit after all is halved, and the limit found is kept in `model.token_limit`.
+        padding: side of the padding; no number depends on it.
+        progress: called before the first and after each batch.
+        cancel: looked at before each batch.
+
+    Returns:
+        One result an instrument, in their order; prompts in the order given, whatever the batches.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        ModelError: a single prompt does not fit into memory.
+        PromptError, TargetError, SettingError, UnsupportedError: before any work.
+    """
+    job = _Job.of(model, prompts, instruments, batch_size)
+    work = _Work.begin(job, progress)
+    queue = list(reversed(job.plan.batches))
+    while queue:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled(f"cancelled after {work.done} of {job.plan.tokens} tokens; no result was made")
+        indices = queue.pop()
+        if _too_large(job, indices) or not _fits(job, work, indices, padding):
+            queue += _halves(indices)
+    return [
+        assemble(it, model, job.prompts, job.encoded, parts, work.set_level(it, i))
+        for i, (it, parts) in enumerate(zip(instruments, work.parts, strict=True))
+    ]
+
+
+@dataclass
+class _Work:
+    """What has been measured so far."""
+
+    parts: list[Parts]
+    states: dict[int, Any]
+    total: int
+    report: Callable[[Progress], None]
+    began: float
+    done: int = 0
+
+    @classmethod
+    def begin(cls, job: _Job, report: Callable[[Progress], None] | None) -> _Work:
+        states = {i: it.start(job.model) for i, it in enumerate(job.instruments) if isinstance(it, SetLevel)}
+        parts = [Parts() for _ in job.instruments]
+        work = cls(parts, states, job.plan.tokens, report or (lambda _: None), time.monotonic())
+        work.add(0)
+        return work
+
+    def add(self, tokens: int) -> None:
+        self.done += tokens
+        self.report(Progress(self.done, self.total, time.monotonic() - self.began))
+
+    def set_level(self, instrument: Instrument, index: int) -> Measured:
+        return instrument.finish(self.states[index]) if isinstance(instrument, SetLevel) else {}
+
+
+def _too_large(job: _Job, indices: Sequence[int]) -> bool:
+    """Whether a batch passes a limit that was found since it was planned."""
+    limit = job.model.token_limit
+    return limit is not None and len(indices) > 1 and _padded(job, indices) > limit
+
+
+def _padded(job: _Job, indices: Sequence[int]) -> int:
+    return len(indices) * max(len(job.encoded[i]) for i in indices)
+
+
+def _halves(indices: Sequence[int]) -> list[tuple[int, ...]]:
+    middle = (len(indices) + 1) // 2
+    return [tuple(indices[middle:]), tuple(indices[:middle])]
+
+
+def _fits(job: _Job, work: _Work, indices: Sequence[int], padding: Padding) -> bool:
+    """Run one batch; False, with the limit remembered, where memory did not suffice."""
+    try:
+        found, states = _run(job, work.states, indices, padding)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        if len(indices) == 1:
+            length = len(job.encoded[indices[0]])
+            raise ModelError(
+                f"out of memory on a single prompt of {length} tokens: shorten it, read fewer positions "
+                "or sites, or use a smaller dtype or a larger device"
+            ) from error
+    else:
+        for parts, part in zip(work.parts, found, strict=True):
+            parts.extend(part)
+        work.states |= states
+        work.add(sum(len(job.encoded[i]) for i in indices))
+        return True
+    job.model.token_limit = _padded(job, indices) // 2
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@torch.no_grad()
+def _run(
+    job: _Job, states: Mapping[int, Any], indices: Sequence[int], padding: Padding
+) -> tuple[list[Parts], dict[int, Any]]:
+    """One batch: one forward for all reading and set-level instruments, then the driving ones."""
+    batch = job.model.batch([job.encoded[i] for i in indices], padding)
+    caught = _read(job, batch)
+    found, new_states = [], {}
+    for i, instrument in enumerate(job.instruments):
+        part = Parts()
+        if isinstance(instrument, Reading):
+            part.add(indices, caught[i].places, instrument.measure(caught[i]))
+        elif isinstance(instrument, SetLevel):
+            new_states[i] = instrument.update(states[i], caught[i])
+        elif isinstance(instrument, Driving):
+            part.add(indices, *instrument.drive(job.model, batch))
+        found.append(part)
+    return found, new_states
+
+
+def _read(job: _Job, batch: Batch) -> dict[int, Captures]:
+    """Each instrument's captures, from one forward; reads of the same positions share tensors."""
+    groups: dict[str, tuple[Read, dict[Site, None]]] = {}
+    for read in job.reads.values():
+        sites = dict.fromkeys(expand_sites(read.sites, job.model.n_layers))
+        groups.setdefault(repr(read.positions), (read, {}))[1].update(sites)
+    if not groups:
+        return {}
+    merged = [Read(tuple(sites), read.positions) for read, sites in groups.values()]
+    shared = dict(zip(groups, job.model.read(batch, merged), strict=True))
+    return {i: _own(shared[repr(read.positions)], read, job.model) for i, read in job.reads.items()}
+
+
+def _own(shared: Captures, read: Read, model: Model) -> Captures:
+    sites = expand_sites(read.sites, model.n_layers)
+    return replace(shared, values={site: shared.values[site] for site in sites})

@@ -1,0 +1,163 @@
+"""Prompts and prompt sets: what is asked of a model, and of which token."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import PromptError
+
+__all__ = ["Prompt", "PromptSet", "Prompts"]
+
+FIELDS = ("text", "id", "target", "foil", "subject", "group", "labels")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        text: the prompt itself; special tokens are added by the model's own tokenizer, once.
+        id: a name for the prompt in results; its index in the set where None.
+        target: the token whose probability is followed: a string that is one token (" Paris", with
+            its space) or an exact token id.
+        foil: a second token to compare the target with, in the same form.
+        subject: the words that the prompt is about, as a substring that occurs once, or as
+            (start, end) character offsets.
+        group: a label of prompts that must not be split, such as the entity.
+        labels: labels for probes.
+        extra: every other field of the prompt's line, kept as it was.
+    """
+
+    text: str
+    id: str | None = None
+    target: str | int | None = None
+    foil: str | int | None = None
+    subject: str | tuple[int, int] | None = None
+    group: str | None = None
+    labels: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text:
+            raise PromptError("empty prompt: expected at least one character of text")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Prompt:
+        """A prompt from one row of a file; fields without a meaning here go to `extra`."""
+        if not isinstance(fields.get("text"), str):
+            raise PromptError("no text: expected a field 'text' that holds a string")
+        known = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
+        if "text" not in known:
+            raise PromptError("empty prompt: expected at least one character of text")
+        if isinstance(known.get("subject"), list):
+            known["subject"] = _span(known["subject"])
+        for name in ("target", "foil"):
+            if not isinstance(known.get(name, ""), str | int) or isinstance(known.get(name), bool):
+                raise PromptError(f"{name} is {known[name]!r}: expected a string or a token id")
+        known |= {name: str(known[name]) for name in ("id", "group") if name in known}
+        return cls(**known, extra={k: v for k, v in fields.items() if k not in FIELDS})
+
+
+def _span(value: Sequence[Any]) -> tuple[int, int]:
+    if len(value) == 2 and all(isinstance(end, int) for end in value):
+        return value[0], value[1]
+    raise PromptError(f"subject is {value!r}: expected a string or [start, end]")
+
+
+@dataclass(frozen=True)
+class PromptSet(Sequence[Prompt]):
+    """An ordered set of prompts with distinct ids.
+
+    >>> PromptSet.of(["The capital of France is", "The capital of Japan is"])[1].text
+    'The capital of Japan is'
+    """
+
+    prompts: tuple[Prompt, ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise PromptError("no prompts: expected at least one")
+        seen: set[str] = set()
+        for prompt in self.prompts:
+            if prompt.id is not None and prompt.id in seen:
+                raise PromptError(f"id {prompt.id!r} is given to two prompts: ids must differ")
+            seen |= {prompt.id} if prompt.id is not None else set()
+
+    @classmethod
+    def of(cls, prompts: Prompts) -> PromptSet:
+        """A prompt set from a text, a prompt, or a sequence of either."""
+        if isinstance(prompts, PromptSet):
+            return prompts
+        items = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+        return cls(tuple(p if isinstance(p, Prompt) else Prompt(p) for p in items))
+
+    @classmethod
+    def read(cls, path: str | Path) -> PromptSet:
+        """Read JSONL (one object a line), CSV or TSV (a header row), or text (one prompt a line).
+
+        Raises:
+            PromptError: no such file, or a line that cannot be used, named by number and reason.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise PromptError(f"no prompt file {path}: expected .jsonl, .csv, .tsv or .txt")
+        prompts = []
+        for number, fields in _rows(path):
+            try:
+                prompts.append(Prompt.from_fields(fields))
+            except PromptError as error:
+                raise PromptError(f"{path}, line {number}: {error}") from None
+        if not prompts:
+            raise PromptError(f"{path} holds no prompts: expected at least one line")
+        return cls(tuple(prompts))
+
+    @property
+    def names(self) -> list[str] | list[int]:
+        """What results call the prompts: their ids, or indices where no prompt has an id."""
+        if all(prompt.id is None for prompt in self.prompts):
+            return list(range(len(self.prompts)))
+        return [str(i) if p.id is None else p.id for i, p in enumerate(self.prompts)]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.prompts[index]
+
+
+Prompts = str | Prompt | PromptSet | Iterable[str | Prompt]
+"""What every call that takes prompts accepts."""
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix in SEPARATORS:
+            reader = csv.DictReader(file, delimiter=SEPARATORS[path.suffix])
+            for row in reader:
+                yield reader.line_num, row
+            return
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            if path.suffix in (".jsonl", ".ndjson"):
+                yield number, _parse(path, number, line)
+            else:
+                yield number, {"text": line.rstrip("\r\n")}
+
+
+def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PromptError(
+            f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"
+        ) from None
+    if not isinstance(fields, dict):
+        raise PromptError(f"{path}, line {number}: expected a JSON object with a field 'text'")
+    return fields

@@ -1,0 +1,124 @@
+"""Results: named-axis numbers that know where they come from, and how to be drawn and cited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import ResultError
+from workbench.instrument import find
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    import xarray as xr
+
+__all__ = ["Result"]
+
+TABLE_ROWS = 20
+
+
+class Result:
+    """What an instrument measured.
+
+    Attributes:
+        data: dataset with axes in the field's words; each variable has its unit in
+            `attrs["unit"]`. The axis `place` stacks (prompt, position), since prompts differ in
+            length; `prompt`, `position` and `token` are its coordinates.
+    """
+
+    def __init__(self, data: xr.Dataset) -> None:
+        for needed in ("instrument", "provenance"):
+            if needed not in data.attrs:
+                raise ResultError(f"no {needed!r} in the dataset's attributes: this is no saved result")
+        self.data = data
+
+    @classmethod
+    def of(cls, data: xr.Dataset, *, instrument: str, provenance: Mapping[str, Any]) -> Result:
+        """A result of `data` with what is known of its making."""
+        attrs = {"instrument": instrument, "provenance": json.dumps(provenance, default=str)}
+        return cls(data.assign_attrs(attrs))
+
+    @property
+    def instrument(self) -> str:
+        """Name of the instrument."""
+        return str(self.data.attrs["instrument"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Model, weights' hash, settings, exact token ids, versions."""
+        found: dict[str, Any] = json.loads(self.data.attrs["provenance"])
+        return found
+
+    def __repr__(self) -> str:
+        made_of = self.provenance
+        sizes = ", ".join(f"{dim} {size}" for dim, size in self.data.sizes.items())
+        return f"<{self.instrument} of {made_of['model']['name']}: {sizes}>"
+
+    def plot(self, theme: str = "light", **options: Any) -> go.Figure:
+        """The figure that report and app draw too; `options` are the instrument's."""
+        return find(self.instrument).figure(self.data, theme=theme, **options)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Tidy rows: the same keys on the command line, in reports and in Parquet."""
+        return list(find(self.instrument).rows(self.data))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The tidy rows as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    def save(self, path: str | Path) -> Path:
+        """Save everything as netCDF (suffix .nc), readable by any netCDF reader.
+
+        Raises:
+            ResultError: another suffix, or a folder that is not there.
+        """
+        path = Path(path)
+        if path.suffix != ".nc":
+            raise ResultError(f"{path}: expected the suffix .nc; for tidy rows use to_frame()")
+        if not path.parent.is_dir():
+            raise ResultError(f"no folder {path.parent}: make it first")
+        unfinished = path.with_name(path.name + ".part")
+        self.data.to_netcdf(unfinished, engine="h5netcdf")
+        unfinished.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Load what `save` wrote.
+
+        Raises:
+            ResultError: no such file, or not a result.
+        """
+        import xarray as xr
+
+        if not Path(path).is_file():
+            raise ResultError(f"no result file {path}")
+        try:
+            data = xr.load_dataset(path, engine="h5netcdf")
+        except (OSError, ValueError) as error:
+            raise ResultError(f"{path} is no netCDF file: {str(error).splitlines()[0]}") from error
+        return cls(data)
+
+    def cite(self) -> str:
+        """A sentence for a methods section, with the settings used, and the method's BibTeX."""
+        citation = find(self.instrument).citation
+        made_of = self.provenance
+        settings = ", ".join(f"{k}={v!r}" for k, v in made_of["settings"].items())
+        version = made_of["versions"]["mechanistic-interpretability-workbench"]
+        sentence = citation.sentence.format(settings=settings, model=made_of["model"]["name"])
+        return f"{sentence} (Mechanistic Interpretability Workbench {version}).\n\n{citation.bibtex}\n"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Plotly's own MIME type and a plain table: nothing that loads from a network."""
+        figure: dict[str, Any] = json.loads(self.plot().to_json())
+        table = self.to_frame().head(TABLE_ROWS).to_html(escape=True, index=False)
+        return {
+            "application/vnd.plotly.v1+json": figure,
+            "text/html": table,
+            "text/plain": repr(self),
+        }
