@@ -74,7 +74,9 @@ def tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
         raw.post_processor = processors.TemplateProcessing(
             single=f"{EOT} $A", special_tokens=[(EOT, 256)]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token=EOT, eos_token=EOT, pad_token=EOT)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token=EOT, eos_token=EOT, pad_token=EOT
+    )
 
 
 def hf_model(family: str, dtype: torch.dtype = torch.float64) -> Any:

@@ -53,13 +53,17 @@ def test_batch_of_unequal_lengths_equals_single_prompts(family: str, padding: st
         single = hooked.capture(text, TAPPED)
         for site, values in caught.values.items():
             torch.testing.assert_close(values[mine], single.values[site], **close(family))
-        torch.testing.assert_close(caught["logits", LAYERS][mine], own_logits(hooked, text), **close(family))
+        torch.testing.assert_close(
+            caught["logits", LAYERS][mine], own_logits(hooked, text), **close(family)
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_identities_of_the_residual_stream(family: str) -> None:
     caught = model(family).capture(model(family).batch(TEXTS), TAPPED)
-    pre, post, attn, mlp = (caught.stack(s) for s in ["resid_pre", "resid_post", "attn_out", "mlp_out"])
+    pre, post, attn, mlp = (
+        caught.stack(s) for s in ["resid_pre", "resid_post", "attn_out", "mlp_out"]
+    )
     torch.testing.assert_close(pre + attn + mlp, post[1:], **close(family))
     torch.testing.assert_close(post[:-1], pre, rtol=0, atol=0)
 
@@ -139,7 +143,19 @@ def test_one_block_and_its_branches(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("site", ["embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_act", "final_norm"])
+@pytest.mark.parametrize(
+    "site",
+    [
+        "embed",
+        "resid_pre",
+        "resid_mid",
+        "resid_post",
+        "attn_out",
+        "mlp_out",
+        "mlp_act",
+        "final_norm",
+    ],
+)
 def test_edit_to_the_same_value_changes_nothing(family: str, site: str) -> None:
     hooked = model(family)
     if site == "resid_mid" and hooked.anatomy.parallel:
@@ -149,7 +165,9 @@ def test_edit_to_the_same_value_changes_nothing(family: str, site: str) -> None:
     clean = hooked.capture(batch, [(site, layer), "logits"])
     same = hooked.intervene(batch, [wb.Edit.set((site, layer), clean[site, layer])])
     torch.testing.assert_close(same["logits", LAYERS], clean["logits", LAYERS], **close(family))
-    other = hooked.intervene(batch, [wb.Edit.set((site, layer), torch.ones_like(clean[site, layer]))])
+    other = hooked.intervene(
+        batch, [wb.Edit.set((site, layer), torch.ones_like(clean[site, layer]))]
+    )
     assert (other["logits", LAYERS] - clean["logits", LAYERS]).abs().max() > 0.01
 
 
@@ -159,8 +177,12 @@ def test_resid_mid_edit_moves_the_skip_connection_too(family: str) -> None:
     hooked = model(family)
     batch = hooked.batch(TEXTS)
     value = torch.linspace(-1, 1, 16, dtype=torch.float64)
-    edited = hooked.intervene(batch, [wb.Edit.set(("resid_mid", 2), value)], ["resid_mid", "resid_post", "mlp_out"])
-    torch.testing.assert_close(edited["resid_mid", 2], value.expand_as(edited["resid_mid", 2]), **close(family))
+    edited = hooked.intervene(
+        batch, [wb.Edit.set(("resid_mid", 2), value)], ["resid_mid", "resid_post", "mlp_out"]
+    )
+    torch.testing.assert_close(
+        edited["resid_mid", 2], value.expand_as(edited["resid_mid", 2]), **close(family)
+    )
     after = value + edited["mlp_out", 2]
     torch.testing.assert_close(edited["resid_post", 2], after, **close(family))
 
@@ -169,7 +191,10 @@ def test_edit_acts_at_its_positions_only() -> None:
     hooked = model("llama")
     edit = wb.Edit.add(("resid_post", 1), torch.ones(16), positions="last")
     batch = hooked.batch(TEXTS, "left")
-    clean, edited = hooked.capture(batch, ["resid_post"]), hooked.intervene(batch, [edit], ["resid_post"])
+    clean, edited = (
+        hooked.capture(batch, ["resid_post"]),
+        hooked.intervene(batch, [edit], ["resid_post"]),
+    )
     moved = (edited["resid_post", 1] - clean["resid_post", 1]).abs().amax(-1)
     lengths = torch.tensor([len(p) for p in batch.prompts])
     last = clean.places.position == lengths[clean.places.row] - 1
@@ -194,7 +219,13 @@ def test_nothing_is_left_behind(family: str) -> None:
 def snapshot(hf: torch.nn.Module) -> list[object]:
     """Everything a hook, a bypass or a gradient could leave behind."""
     modules = [
-        (name, len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__, m.training)
+        (
+            name,
+            len(m._forward_hooks),
+            len(m._forward_pre_hooks),
+            "forward" in m.__dict__,
+            m.training,
+        )
         for name, m in hf.named_modules()
     ]
     return [*modules, *[(n, p.requires_grad, p.grad is None) for n, p in hf.named_parameters()]]
@@ -219,7 +250,11 @@ def test_threads_do_not_see_each_other() -> None:
 
     def work(name: str) -> None:
         for _ in range(20):
-            found = hooked.capture(TEXTS, ["logits"]) if name == "clean" else hooked.intervene(TEXTS, [zero])
+            found = (
+                hooked.capture(TEXTS, ["logits"])
+                if name == "clean"
+                else hooked.intervene(TEXTS, [zero])
+            )
             expected = clean if name == "clean" else edited
             if not torch.equal(found["logits", LAYERS], expected["logits", LAYERS]):
                 wrong.append(name)

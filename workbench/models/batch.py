@@ -103,6 +103,20 @@ class Batch:
         """How many tokens the batch holds, padding not counted."""
         return sum(len(p) for p in self.prompts)
 
+    @cached_property
+    def padded_left(self) -> bool:
+        """Whether some prompt begins after the first column."""
+        return bool(self.starts.any())
+
+    @cached_property
+    def attention_mask(self) -> Tensor:
+        """[rows, width] what attention has to mask: padding on the left.
+
+        In a causal model no token sees the padding to its right. Left unmasked, those places stay
+        ordinary numbers; masked, a window that holds padding alone has a softmax over nothing.
+        """
+        return self.mask if self.padded_left else torch.ones_like(self.mask)
+
     def places(self, positions: Positions = "all") -> Places:
         """Resolve `positions` in every prompt of the batch."""
         found = [resolve_positions(positions, p) for p in self.prompts]

@@ -63,11 +63,27 @@ def _identities(model: TorchModel) -> Iterator[Check]:
     sites = ["resid_pre", "resid_post", "attn_out", "mlp_out", "logits"]
     sites += [] if model.anatomy.parallel else ["resid_mid"]
     caught = model.capture(_probe(model), sites)
-    pre, post, attn, mlp = (caught.stack(s).double() for s in ("resid_pre", "resid_post", "attn_out", "mlp_out"))
-    yield _check(model, "resid_post[l] = resid_pre[l + 1]", "resid_pre", post[:-1], pre, roundings=0)
+    pre, post, attn, mlp = (
+        caught.stack(s).double() for s in ("resid_pre", "resid_post", "attn_out", "mlp_out")
+    )
+    yield _check(
+        model, "resid_post[l] = resid_pre[l + 1]", "resid_pre", post[:-1], pre, roundings=0
+    )
     if model.anatomy.parallel:
-        yield _check(model, "resid_pre + attn_out + mlp_out = resid_post", "attn_out", pre + attn + mlp, post[1:])
-        yield _check(model, "resid_pre + attn_out + mlp_out = resid_post", "mlp_out", pre + attn + mlp, post[1:])
+        yield _check(
+            model,
+            "resid_pre + attn_out + mlp_out = resid_post",
+            "attn_out",
+            pre + attn + mlp,
+            post[1:],
+        )
+        yield _check(
+            model,
+            "resid_pre + attn_out + mlp_out = resid_post",
+            "mlp_out",
+            pre + attn + mlp,
+            post[1:],
+        )
     else:
         mid = caught.stack("resid_mid").double()
         yield _check(model, "resid_pre + attn_out = resid_mid", "attn_out", pre + attn, mid)
@@ -75,11 +91,18 @@ def _identities(model: TorchModel) -> Iterator[Check]:
     logits = caught["logits", model.n_layers].double()
     lens = model.readout(caught["resid_post", model.n_layers]).double()
     # One dot product of d terms rounds in another order when the shapes differ.
-    yield _check(model, "lens of the last block = the model's logits", None, lens, logits, roundings=64)
+    yield _check(
+        model, "lens of the last block = the model's logits", None, lens, logits, roundings=64
+    )
 
 
 def _check(
-    model: TorchModel, identity: str, site: str | None, left: Tensor, right: Tensor, roundings: int = 4
+    model: TorchModel,
+    identity: str,
+    site: str | None,
+    left: Tensor,
+    right: Tensor,
+    roundings: int = 4,
 ) -> Check:
     """`roundings`: how many roundings, at the size of the largest number, separate the sides."""
     error = float((left - right).abs().max())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch
-from workbench.models.hooks import replaced_forward
+from workbench.models.hooks import Point, Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
 
 __all__ = ["Start", "keys_values", "only_blocks", "readout", "run", "silenced"]
@@ -43,8 +43,12 @@ def run(
         [rows, C, vocabulary] logits; without `columns` the base model's last state, for nobody.
     """
     first = 1 if start is None else start[0] + 1
-    with only_blocks(anatomy, range(first, (last or (0 if last == 0 else anatomy.n_layers)) + 1), start):
-        inputs = _inputs(batch, prefix)
+    final = anatomy.n_layers if last is None else last
+    inputs = _inputs(batch, prefix)
+    with (
+        attached(_finite_padding(anatomy, batch, prefix)),
+        only_blocks(anatomy, range(first, final + 1), start),
+    ):
         if columns is None:
             out: Tensor = hf.base_model(**inputs)[0]
             return out
@@ -56,15 +60,39 @@ def _inputs(batch: Batch, prefix: KeyValues | None) -> dict[str, Any]:
     begin = 0 if prefix is None else prefix.width
     return {
         "input_ids": batch.ids[:, begin:],
-        "attention_mask": batch.mask,
+        "attention_mask": batch.attention_mask,
         "position_ids": batch.position_ids[:, begin:],
         "past_key_values": None if prefix is None else prefix.as_cache(),
         "use_cache": False,
     }
 
 
+def _finite_padding(
+    anatomy: Anatomy, batch: Batch, prefix: KeyValues | None
+) -> list[tuple[Point, Tap]]:
+    """Keep attention's output finite on left padding, whose softmax runs over nothing.
+
+    Attention to padding has weight 0, but 0 times a value that is not a number is not 0: without
+    this, one layer later every token of the row is lost (seen in float64 with eager attention).
+    """
+    if not batch.padded_left:
+        return []
+    begin = 0 if prefix is None else prefix.width
+    keep = batch.mask[:, begin:, None].bool()
+
+    def tap(out: Tensor) -> Tensor:
+        return torch.where(keep, out, torch.zeros_like(out))
+
+    layers = range(1, anatomy.n_layers + 1)
+    return [
+        (Point(anatomy.part(layer, anatomy.family.attention), "output"), tap) for layer in layers
+    ]
+
+
 @contextmanager
-def only_blocks(anatomy: Anatomy, layers: Collection[int], start: Start | None = None) -> Iterator[None]:
+def only_blocks(
+    anatomy: Anatomy, layers: Collection[int], start: Start | None = None
+) -> Iterator[None]:
     """Every block but `layers` passes its input on; `start` is what the block before them gives."""
     with ExitStack() as stack:
         for layer in range(1, anatomy.n_layers + 1):
@@ -82,7 +110,9 @@ def _started(anatomy: Anatomy, layer: int, states: Tensor) -> Iterator[None]:
             yield
         return
     own = anatomy.block(1).forward
-    with replaced_forward(anatomy.block(1), lambda _, *args, **kwargs: own(states, *args, **kwargs)):
+    with replaced_forward(
+        anatomy.block(1), lambda _, *args, **kwargs: own(states, *args, **kwargs)
+    ):
         yield
 
 
@@ -119,7 +149,7 @@ def keys_values(hf: Any, batch: Batch) -> KeyValues:
     """Keys and values of every block and column of `batch`."""
     from transformers import DynamicCache
 
-    out = hf.base_model(**_inputs(batch, None) | {"past_key_values": DynamicCache(), "use_cache": True})
+    out = hf.base_model(
+        **_inputs(batch, None) | {"past_key_values": DynamicCache(), "use_cache": True}
+    )
     return KeyValues.of_cache(out.past_key_values)
-
-

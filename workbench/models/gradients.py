@@ -44,7 +44,9 @@ def gradients(
         logits = run(hf, anatomy, batch, columns=columns)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
         if value.numel() != 1 or not torch.isfinite(value).all():
-            raise ModelError(f"the scalar to differentiate is {value.tolist()}: expected a finite number")
+            raise ModelError(
+                f"the scalar to differentiate is {value.tolist()}: expected a finite number"
+            )
         return list(torch.autograd.grad(value, [kept[i] for i in range(len(points))]))
 
 

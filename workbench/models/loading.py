@@ -48,7 +48,9 @@ def load(
         UnsupportedError: its family, or the engine, is not supported.
     """
     if engine not in ENGINES:
-        raise UnsupportedError(f"engine {engine!r} is not supported: expected {' or '.join(ENGINES)}")
+        raise UnsupportedError(
+            f"engine {engine!r} is not supported: expected {' or '.join(ENGINES)}"
+        )
     if model is None or isinstance(model, str | Path):
         hf, tokenizer, name = _from_name(
             "atlas" if model is None else str(model),
@@ -84,7 +86,8 @@ def _from_name(
         "AutoModelForCausalLM",
         source,
         name,
-        options | {"dtype": dtype or (torch.float32 if bundled else "auto"), "use_safetensors": True},
+        options
+        | {"dtype": dtype or (torch.float32 if bundled else "auto"), "use_safetensors": True},
     )
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return hf.to(target).eval(), tokenizer, name if bundled or folder is None else folder.name
@@ -105,7 +108,9 @@ def _folder(name: str) -> Path | None:
 
 def _require_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json: expected a folder written by save_pretrained")
+        raise ModelError(
+            f"{folder} has no config.json: expected a folder written by save_pretrained"
+        )
     if not any(folder.glob("*.safetensors")):
         pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
         if pickles:
@@ -114,8 +119,13 @@ def _require_files(folder: Path) -> None:
                 "load them where you trust them and save_pretrained again, which writes safetensors"
             )
         raise ModelError(f"{folder} has no weights: expected model.safetensors (or shards of it)")
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        raise ModelError(f"{folder} has no tokenizer: save one there with tokenizer.save_pretrained(folder)")
+    if not any(
+        (folder / file).is_file()
+        for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    ):
+        raise ModelError(
+            f"{folder} has no tokenizer: save one there with tokenizer.save_pretrained(folder)"
+        )
 
 
 def _pretrained(kind: str, source: str, name: str, options: dict[str, Any]) -> Any:
@@ -141,13 +151,19 @@ def _unavailable(kind: str, name: str, options: dict[str, Any], error: Exception
 
 def _name_in_memory(model: Any, tokenizer: Any, dtype: Any, device: Any) -> str:
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
-        raise ModelError(f"{type(model).__name__} is no Hugging Face model: give a name, a folder or such a model")
+        raise ModelError(
+            f"{type(model).__name__} is no Hugging Face model: give a name, a folder or such a model"
+        )
     if tokenizer is None:
         raise ModelError("a model in memory needs its tokenizer: load(model, tokenizer)")
     if dtype is not None or device is not None:
-        raise ModelError("a model in memory keeps its dtype and device: use model.to(...) before load")
+        raise ModelError(
+            "a model in memory keeps its dtype and device: use model.to(...) before load"
+        )
     if model.training:
-        raise ModelError("the model is in training mode, so dropout would act: call model.eval() first")
+        raise ModelError(
+            "the model is in training mode, so dropout would act: call model.eval() first"
+        )
     return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
 
 

@@ -34,7 +34,9 @@ def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
 
 def _role(role: str, prompt: EncodedPrompt) -> list[int]:
     if role not in ROLES:
-        raise SettingError(f"unknown positions {role!r}: expected one of {', '.join(ROLES)}, or indices")
+        raise SettingError(
+            f"unknown positions {role!r}: expected one of {', '.join(ROLES)}, or indices"
+        )
     if role == "all":
         return list(range(len(prompt)))
     if role == "last":

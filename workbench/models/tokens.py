@@ -123,13 +123,19 @@ class Tokens:
                 f"{context}; shorten it (prompts are never cut)"
             )
         if max(ids) >= self.n_rows:
-            raise PromptError(f"token id {max(ids)} is outside the model's {self.n_rows} embeddings")
-        target, foil = (self.token_id(t, n) for t, n in ((prompt.target, "target"), (prompt.foil, "foil")))
+            raise PromptError(
+                f"token id {max(ids)} is outside the model's {self.n_rows} embeddings"
+            )
+        target, foil = (
+            self.token_id(t, n) for t, n in ((prompt.target, "target"), (prompt.foil, "foil"))
+        )
         return EncodedPrompt(prompt, ids, spans, target, foil)
 
     def _ids(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
         fast = bool(getattr(self.tokenizer, "is_fast", False))
-        coded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
+        coded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False
+        )
         ids = tuple(coded["input_ids"])
         spans = tuple((a, b) for a, b in coded["offset_mapping"]) if fast else ((0, 0),) * len(ids)
         opening = self._opening
@@ -148,7 +154,9 @@ class Tokens:
         if isinstance(token, int):
             if 0 <= token < self.n_rows:
                 return token
-            raise TargetError(f"{role} id {token} is outside the vocabulary: expected 0..{self.n_rows - 1}")
+            raise TargetError(
+                f"{role} id {token} is outside the vocabulary: expected 0..{self.n_rows - 1}"
+            )
         ids = self._without_word_start(self.tokenizer(token, add_special_tokens=False)["input_ids"])
         if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id and ids[0] < self.n_rows:
             return ids[0]
@@ -173,7 +181,9 @@ class Tokens:
     def _spaced_is_single(self, token: str) -> bool:
         if token.startswith(" "):
             return False
-        ids = self._without_word_start(self.tokenizer(" " + token, add_special_tokens=False)["input_ids"])
+        ids = self._without_word_start(
+            self.tokenizer(" " + token, add_special_tokens=False)["input_ids"]
+        )
         return len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id
 
     def text(self, token_id: int) -> str:

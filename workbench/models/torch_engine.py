@@ -148,7 +148,9 @@ class TorchModel:
         if not items or not all(isinstance(p, EncodedPrompt) for p in items):
             items = [self.encode(p) for p in PromptSet.of(items)]  # type: ignore[arg-type]
         encoded = [p for p in items if isinstance(p, EncodedPrompt)]
-        return Batch.collate(encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device)
+        return Batch.collate(
+            encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
+        )
 
     def _batch(self, batch: Batch | Prompts) -> Batch:
         return batch if isinstance(batch, Batch) else self.batch(batch)
@@ -170,7 +172,9 @@ class TorchModel:
         start: Start | None = None,
     ) -> Captures:
         """Read `sites` in a forward pass with `edits`, from `start` (layer, states) where given."""
-        return self.read(self._batch(batch), [Read(tuple(sites), positions)], edits=edits, start=start)[0]
+        return self.read(
+            self._batch(batch), [Read(tuple(sites), positions)], edits=edits, start=start
+        )[0]
 
     def tail(
         self,
@@ -212,7 +216,11 @@ class TorchModel:
         taps = self._edit_taps(batch, edits, start, prefix)
         columns = []
         for sites, where, out in zip(wanted, places, values, strict=True):
-            taps += [(self.anatomy.point(s), _gathered(where, out, s)) for s in sites if s.name != "logits"]
+            taps += [
+                (self.anatomy.point(s), _gathered(where, out, s))
+                for s in sites
+                if s.name != "logits"
+            ]
             columns += [where.column] if _logits_of(sites) else []
         kept = torch.cat(columns).unique() if columns else None
         last = max(site.layer for sites in wanted for site in sites)
@@ -229,7 +237,9 @@ class TorchModel:
             for sites, where, out in zip(wanted, places, values, strict=True)
         ]
 
-    def _sites(self, requests: Sequence[SiteRequest], start: Start | None = None) -> tuple[Site, ...]:
+    def _sites(
+        self, requests: Sequence[SiteRequest], start: Start | None = None
+    ) -> tuple[Site, ...]:
         sites = expand_sites(requests, self.n_layers)
         if not sites:
             raise SettingError("no sites: expected at least one")
@@ -362,7 +372,9 @@ class TorchModel:
             if part == "attention":
                 stack.enter_context(silenced(block.get_submodule(family.mlp), returns_tuple=False))
             if part == "mlp":
-                stack.enter_context(silenced(block.get_submodule(family.attention), returns_tuple=True))
+                stack.enter_context(
+                    silenced(block.get_submodule(family.attention), returns_tuple=True)
+                )
             stack.enter_context(attached([tap]))
             start = (layer - 1, states)
             run(self.hf, self.anatomy, batch, start=start, last=layer, prefix=prefix)
@@ -411,5 +423,7 @@ def _shifted(where: Places, prefix: KeyValues | None) -> Places:
     if prefix is None:
         return where
     if int(where.column.min()) < prefix.width:
-        raise SettingError(f"positions reach into the first {prefix.width} columns, which are not run")
+        raise SettingError(
+            f"positions reach into the first {prefix.width} columns, which are not run"
+        )
     return replace(where, column=where.column - prefix.width)
