@@ -25,7 +25,6 @@ __all__ = ["LogitLens"]
 
 STATES = ("resid_pre", "resid_mid", "resid_post")
 CONTRIBUTIONS = ("attn_out", "mlp_out")
-MAX_TOP = 100
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class LogitLens(Reading):
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
     Attributes:
-        top_k: how many top tokens, 1..100.
+        top_k: how many top tokens, at most the vocabulary.
         sites: of resid_post (with the embedding as layer 0), resid_pre, resid_mid, attn_out,
             mlp_out.
         positions: "all", "last", indices, a slice, or a role such as "last_subject".
@@ -80,14 +79,18 @@ class LogitLens(Reading):
         unknown = [site for site in self.sites if site not in STATES + CONTRIBUTIONS]
         if unknown or not self.sites:
             expected = ", ".join(STATES + CONTRIBUTIONS)
-            raise SettingError(f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}")
-        if not 1 <= self.top_k <= MAX_TOP:
-            raise SettingError(f"logit_lens: top_k is {self.top_k}: expected 1..{MAX_TOP}")
+            raise SettingError(
+                f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}"
+            )
+        if self.top_k < 1:
+            raise SettingError(f"logit_lens: top_k is {self.top_k}: expected at least 1")
 
     def prepare(self, model: Model) -> None:
         """Refuse a top_k larger than the vocabulary."""
         if self.top_k > model.vocab_size:
-            raise SettingError(f"logit_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}")
+            raise SettingError(
+                f"logit_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
+            )
 
     def reads(self, model: Model) -> Read:
         """The sites at every layer, and the state after the last block."""
@@ -106,7 +109,9 @@ class LogitLens(Reading):
         n_layers = max(captures.layers("resid_post"))
         wanted = [s for s in expand_sites(self.sites, n_layers)]
         final = captures["resid_post", n_layers]
-        targets = {role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")}
+        targets = {
+            role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")
+        }
         found = statistics(
             [captures[site] for site in wanted],
             final,

@@ -22,6 +22,7 @@ from workbench.figures import (
     Cells,
     Curves,
     Scale,
+    Theme,
     box,
     layer_curves,
     layer_grid,
@@ -35,7 +36,7 @@ from workbench.figures import (
     visible,
 )
 
-__all__ = ["COLOURS", "candidates", "curves", "figure", "reading", "strip", "words"]
+__all__ = ["COLOURS", "candidates", "cells", "curves", "figure", "reading", "strip", "words"]
 
 Pick = slice | Sequence[int] | None
 """Coordinates along one axis: a slice with both ends included, a list, or None for the default."""
@@ -45,7 +46,10 @@ HOVERED = 3
 
 @dataclass(frozen=True)
 class Colour:
-    """One way to colour the cells: how the value is had and how it becomes a colour."""
+    """One way to colour the cells: how the value is had and how it becomes a colour.
+
+    `values` gives the base-10 logarithm of the quantity where it is `logarithmic`.
+    """
 
     label: str
     unit: str
@@ -53,6 +57,10 @@ class Colour:
     values: Callable[[xr.Dataset], xr.DataArray]
     ends: Callable[[float, float], tuple[float, float]]
     logarithmic: bool = False
+
+    def number(self, value: float) -> str:
+        """A value of the cells as a person writes the quantity."""
+        return f"{10**value if self.logarithmic else value:.4g}"
 
     def scale(self, values: xr.DataArray) -> Scale:
         """The scale over all values of the reading, so that pages of one prompt compare."""
@@ -132,15 +140,46 @@ def figure(
     Raises:
         ResultError: the result does not hold what is asked for.
     """
-    one = reading(data, prompt, site)
-    values = _coloured(one, colour)
-    scale, look = COLOURS[colour].scale(values), themed(theme)
-    window = _window(one, layers, positions, selected)
-    drawn = layer_grid(_cells(one.sel(window), values.sel(window), colour), scale, look)
+    values = _coloured(reading(data, prompt, site), colour)
+    shown = cells(
+        data,
+        colour=colour,
+        prompt=prompt,
+        site=site,
+        layers=layers,
+        positions=positions,
+        selected=selected,
+    )
+    look = themed(theme)
+    drawn = layer_grid(shown, COLOURS[colour].scale(values), look)
     if selected is not None:
-        row, column = (window[axis].index(at) for axis, at in zip(window, selected, strict=True))
-        drawn.add_shape(box([column], [row], look))
+        drawn.add_shape(_box(shown.values, selected, look))
     return drawn
+
+
+def cells(
+    data: xr.Dataset,
+    *,
+    colour: str = "probability",
+    prompt: str | int | None = None,
+    site: str | None = None,
+    layers: Pick = None,
+    positions: Pick = None,
+    selected: tuple[int, int] | None = None,
+) -> Cells:
+    """What `figure` draws, as arrays with dims (layer, position); arguments and errors are its."""
+    one = reading(data, prompt, site)
+    window = _window(one, layers, positions, selected)
+    values = _coloured(one, colour).sel(window)
+    one = one.sel(window)
+    ids = one["top_id"].transpose("layer", "position", "k")
+    strong = (ids.isel(k=0) == one["target_id"]) & (one["target_id"] >= 0)
+    return Cells(
+        values=values,
+        tokens=values.copy(data=words(one, ids.isel(k=0))),
+        hover=values.copy(data=_hovers(one, values, COLOURS[colour])),
+        strong=strong.transpose("layer", "position"),
+    )
 
 
 def strip(
@@ -242,6 +281,18 @@ def _coloured(one: xr.Dataset, colour: str) -> xr.DataArray:
     return values
 
 
+def _box(values: xr.DataArray, selected: tuple[int, int], look: Theme) -> dict[str, Any]:
+    row, column = (
+        _place(axis, at, values) for axis, at in zip(("layer", "position"), selected, strict=True)
+    )
+    return box([column], [row], look)
+
+
+def _place(axis: str, at: int, values: xr.DataArray) -> int:
+    known: list[int] = values[axis].values.tolist()
+    return known.index(_one_of(axis, at, values[axis].values))
+
+
 def _window(
     one: xr.Dataset, layers: Pick, positions: Pick, selected: tuple[int, int] | None
 ) -> dict[str, list[int]]:
@@ -269,24 +320,18 @@ def _picked(one: xr.Dataset, axis: str, pick: slice | Sequence[int]) -> list[int
     return picked
 
 
-def _cells(window: xr.Dataset, values: xr.DataArray, colour: str) -> Cells:
-    ids = window["top_id"].transpose("layer", "position", "k")
-    tokens = values.copy(data=words(window, ids.isel(k=0)))
-    target = window["target_id"]
-    strong = (ids.isel(k=0) == target) & (target >= 0)
-    hover = values.copy(data=_hovers(window, values, COLOURS[colour]))
-    return Cells(values, tokens, hover, strong.transpose("layer", "position"))
-
-
 def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Colour) -> npt.NDArray[Any]:
     best = window.isel(k=slice(HOVERED)).transpose("layer", "position", "k", ...)
     top, chances = words(window, best["top_id"]), np.exp(best["top_logprob"].values)
-    shown = 10**values.values if colour.logarithmic else values.values
+    places = [
+        f"position {position} {visible(str(token))}"
+        for position, token in zip(window["position"].values, window["token"].values, strict=True)
+    ]
     hovers = np.empty(values.shape, dtype=object)
     for row, column in np.ndindex(values.shape):
-        place = window["position"].values[column], window["token"].values[column]
-        head = f"layer {window['layer'].values[row]} · position {place[0]} {visible(str(place[1]))}"
-        lines = [head, f"{colour.label} {shown[row, column]:.4g} {colour.unit}"]
+        number = colour.number(float(values.values[row, column]))
+        lines = [f"layer {window['layer'].values[row]} · {places[column]}"]
+        lines.append(f"{colour.label} {number} {colour.unit}")
         ranked = zip(top[row, column], chances[row, column], strict=True)
         lines += [f"{n}. {visible(text)} {p:.3f}" for n, (text, p) in enumerate(ranked, 1)]
         hovers[row, column] = "<br>".join(map(markup, lines))

@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["rows"]
 
-NUMBERS = ("entropy", "kl", "js", "target_logprob", "target_rank", "foil_logprob", "foil_rank", "norm")
+BEFORE_TOP = ("entropy", "kl", "js")
+AFTER_TOP = ("target_logprob", "target_rank", "foil_logprob", "foil_rank", "norm")
+NUMBERS = BEFORE_TOP + AFTER_TOP
 
 
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
@@ -48,21 +52,27 @@ def _row(
 ) -> dict[str, Any]:
     place = cell[2]
     ids, logprobs = columns["top_id"][cell].tolist(), columns["top_logprob"][cell].tolist()
-    numbers = {name: _number(columns[name][cell]) for name in NUMBERS}
-    for rank in ("target_rank", "foil_rank"):
-        numbers[rank] = None if numbers[rank] is None else int(numbers[rank])
     return {
-        "prompt": data.prompt.values[place].item() if data.prompt.dtype.kind == "i" else str(data.prompt.values[place]),
+        "prompt": _plain(data.prompt.values[place]),
         "site": site,
         "layer": layer,
         "position": int(data.position.values[place]),
         "token": str(data.token.values[place]),
+        **{name: _number(columns, name, cell) for name in BEFORE_TOP},
         "top": [[texts[i], value] for i, value in zip(ids, logprobs, strict=True)],
         "top_logprob": logprobs[0],
-        **numbers,
+        **{name: _number(columns, name, cell) for name in AFTER_TOP},
         "settling_layer": int(data.settling_layer.values[cell[0], place]),
     }
 
 
-def _number(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _plain(name: Any) -> str | int:
+    """A prompt's id or index as plain Python."""
+    return int(name) if np.issubdtype(type(name), np.integer) else str(name)
+
+
+def _number(columns: dict[str, Any], name: str, cell: tuple[int, int, int]) -> float | int | None:
+    value = float(columns[name][cell])
+    if math.isnan(value):
+        return None
+    return int(value) if name.endswith("_rank") else value

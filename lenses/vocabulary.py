@@ -164,7 +164,9 @@ def top_k(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     whole = n_blocks * TOP_BLOCK
     maxima = z[:, :whole].unflatten(-1, (n_blocks, TOP_BLOCK)).amax(-1)
     blocks = maxima.topk(k).indices
-    candidates = (blocks[:, :, None] * TOP_BLOCK + torch.arange(TOP_BLOCK, device=z.device)).flatten(1)
+    candidates = (
+        blocks[:, :, None] * TOP_BLOCK + torch.arange(TOP_BLOCK, device=z.device)
+    ).flatten(1)
     rest = torch.arange(whole, vocabulary, device=z.device).expand(z.shape[0], -1)
     candidates = torch.cat([candidates, rest], dim=1)
     values, chosen = z.gather(1, candidates).topk(k)

@@ -57,7 +57,10 @@ class Parts:
     def joined(self) -> tuple[NDArray[np.int64], dict[str, Variable]]:
         """Places [3, N] and variables, sorted by prompt and position."""
         places = np.concatenate(self.places, axis=1)
-        orders = {"place": np.lexsort((places[1], places[0])), "prompt": np.concatenate(self.prompts).argsort()}
+        orders = {
+            "place": np.lexsort((places[1], places[0])),
+            "prompt": np.concatenate(self.prompts).argsort(),
+        }
         variables = {}
         for name, (dims, _, unit) in self.variables[0].items():
             axis, along = _stacked_axis(name, dims)
@@ -70,7 +73,9 @@ def _stacked_axis(name: str, dims: tuple[str, ...]) -> tuple[int, str]:
     for along in ("place", "prompt"):
         if along in dims:
             return dims.index(along), along
-    raise SettingError(f"variable {name!r} has axes {dims}: expected 'place' or 'prompt' among them")
+    raise SettingError(
+        f"variable {name!r} has axes {dims}: expected 'place' or 'prompt' among them"
+    )
 
 
 def _numpy(values: Tensor) -> NDArray[Any]:
@@ -94,7 +99,9 @@ def assemble(
     """One result from the parts of every batch, or from what a set-level instrument finished."""
     import xarray as xr
 
-    variables: dict[str, Variable] = {k: (v.dims, _numpy(v.values), v.unit) for k, v in set_level.items()}
+    variables: dict[str, Variable] = {
+        k: (v.dims, _numpy(v.values), v.unit) for k, v in set_level.items()
+    }
     coords: dict[str, Any] = dict(instrument.coords(model))
     if parts.variables:
         places, joined = parts.joined()
@@ -111,7 +118,8 @@ def assemble(
             "settings": instrument.settings(),
             "model": model.provenance(),
             "prompts": [_prompt(name, e) for name, e in zip(prompts.names, encoded, strict=True)],
-            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            "versions": {name: version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
     from workbench.results import Result
 
-__all__ = ["Citation", "Driving", "Instrument", "Measured", "Named", "Reading", "SetLevel", "find", "names"]
+__all__ = [
+    "Citation",
+    "Driving",
+    "Instrument",
+    "Measured",
+    "Named",
+    "Reading",
+    "SetLevel",
+    "find",
+    "names",
+]
 
 GROUP = "workbench.instruments"
 State = TypeVar("State")

@@ -63,7 +63,11 @@ class _Job:
 
     @classmethod
     def of(
-        cls, model: Model, prompts: Prompts, instruments: Sequence[Instrument], batch_size: int | None
+        cls,
+        model: Model,
+        prompts: Prompts,
+        instruments: Sequence[Instrument],
+        batch_size: int | None,
     ) -> _Job:
         chosen = PromptSet.of(prompts)
         if not instruments:
@@ -130,7 +134,9 @@ def measure(
     queue = list(reversed(job.plan.batches))
     while queue:
         if cancel is not None and cancel.is_set():
-            raise Cancelled(f"cancelled after {work.done} of {job.plan.tokens} tokens; no result was made")
+            raise Cancelled(
+                f"cancelled after {work.done} of {job.plan.tokens} tokens; no result was made"
+            )
         indices = queue.pop()
         if _too_large(job, indices) or not _fits(job, work, indices, padding):
             queue += _halves(indices)
@@ -153,7 +159,11 @@ class _Work:
 
     @classmethod
     def begin(cls, job: _Job, report: Callable[[Progress], None] | None) -> _Work:
-        states = {i: it.start(job.model) for i, it in enumerate(job.instruments) if isinstance(it, SetLevel)}
+        states = {
+            i: it.start(job.model)
+            for i, it in enumerate(job.instruments)
+            if isinstance(it, SetLevel)
+        }
         parts = [Parts() for _ in job.instruments]
         work = cls(parts, states, job.plan.tokens, report or (lambda _: None), time.monotonic())
         work.add(0)

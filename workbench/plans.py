@@ -69,7 +69,9 @@ def make_plan(
     limit = _token_limit(model, token_bytes)
     batches = tuple(_buckets(lengths, limit, batch_size or len(lengths)))
     sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
-    return Plan(batches, sum(lengths), sum(sizes), sum(sizes) * last_layer, max(sizes) * token_bytes)
+    return Plan(
+        batches, sum(lengths), sum(sizes), sum(sizes) * last_layer, max(sizes) * token_bytes
+    )
 
 
 def _token_limit(model: Model, token_bytes: int) -> int:

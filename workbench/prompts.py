@@ -153,7 +153,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise PromptError(
             f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"

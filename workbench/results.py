@@ -32,7 +32,9 @@ class Result:
     def __init__(self, data: xr.Dataset) -> None:
         for needed in ("instrument", "provenance"):
             if needed not in data.attrs:
-                raise ResultError(f"no {needed!r} in the dataset's attributes: this is no saved result")
+                raise ResultError(
+                    f"no {needed!r} in the dataset's attributes: this is no saved result"
+                )
         self.data = data
 
     @classmethod
@@ -111,7 +113,9 @@ class Result:
         settings = ", ".join(f"{k}={v!r}" for k, v in made_of["settings"].items())
         version = made_of["versions"]["mechanistic-interpretability-workbench"]
         sentence = citation.sentence.format(settings=settings, model=made_of["model"]["name"])
-        return f"{sentence} (Mechanistic Interpretability Workbench {version}).\n\n{citation.bibtex}\n"
+        return (
+            f"{sentence} (Mechanistic Interpretability Workbench {version}).\n\n{citation.bibtex}\n"
+        )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Plotly's own MIME type and a plain table: nothing that loads from a network."""

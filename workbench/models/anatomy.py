@@ -72,6 +72,17 @@ class Anatomy:
             return Point(self.part(layer, self.family.mlp_act), "input")
         return Point(self.part(layer, getattr(self.family, name)), "output")
 
+    def gradient_point(self, site: Site) -> Point:
+        """Where to differentiate at `site`.
+
+        resid_mid enters the rest through a skip connection that no module sees; attn_out enters
+        through the same sum alone, so its gradient is the one.
+        """
+        if site.name == "resid_mid":
+            self.require_resid_mid()
+            return self.point(Site("attn_out", site.layer))
+        return self.point(site)
+
     def require_resid_mid(self) -> None:
         """Refuse resid_mid where both branches of a block read the same state."""
         if self.parallel:

@@ -103,6 +103,13 @@ class Batch:
         """How many tokens the batch holds, padding not counted."""
         return sum(len(p) for p in self.prompts)
 
+    def padded_right(self) -> Batch:
+        """The same prompts with the padding on the right."""
+        if not self.padded_left:
+            return self
+        pad_id = int(self.ids[self.mask == 0][0])
+        return Batch.collate(self.prompts, pad_id=pad_id, device=self.device)
+
     @cached_property
     def padded_left(self) -> bool:
         """Whether some prompt begins after the first column."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from workbench.atlas import MODELS, model_path
 from workbench.errors import ModelError, UnsupportedError
@@ -128,12 +129,22 @@ def _require_files(folder: Path) -> None:
         )
 
 
+def _require_whole(name: str, info: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: the rest would be random numbers."""
+    for problem in ("missing_keys", "mismatched_keys"):
+        if found := sorted(map(str, info.get(problem, ()))):
+            raise ModelError(
+                f"{name}: {len(found)} {problem.replace('_keys', '')} weights ({found[0]}, ...): they would "
+                "be random; expected a whole causal language model"
+            )
+
+
 def _pretrained(kind: str, source: str, name: str, options: dict[str, Any]) -> Any:
     import transformers
 
     try:
         return getattr(transformers, kind).from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_unavailable(kind, name, options, error)) from error
 
 

@@ -296,6 +296,9 @@ class TorchModel:
     ) -> Captures:
         """Gradients of a scalar of the logits at `sites`; the weights are frozen.
 
+        The batch runs with its padding on the right, where it cannot touch a gradient: the softmax
+        of a token that sees padding alone has none.
+
         Args:
             scalar: (logits [N, vocabulary] at `at`, their places) -> a scalar tensor. Sum over the
                 batch, never average, so that each prompt keeps its own gradient.
@@ -303,11 +306,11 @@ class TorchModel:
         Returns:
             Captures whose values are d scalar / d site, [N, d].
         """
-        batch = self._batch(batch)
+        batch = self._batch(batch).padded_right()
         wanted = self._sites(sites)
         if _logits_of(wanted):
             raise SettingError("logits: expected a site inside the network to differentiate at")
-        points = [self.anatomy.point(site) for site in wanted]
+        points = [self.anatomy.gradient_point(site) for site in wanted]
         with self.lock:
             grads = gradients(self.hf, self.anatomy, batch, scalar, points, at)
         where = batch.places(positions)
@@ -328,7 +331,7 @@ class TorchModel:
             loss: as `scalar` of `grad`.
             maps: (name, layer) pairs: ff1, ff2; or up, gate, down where the MLP is gated.
         """
-        batch = self._batch(batch)
+        batch = self._batch(batch).padded_right()
         modules = [self.anatomy.part(layer, self.anatomy.map_path(name)) for name, layer in maps]
         inputs: dict[int, Tensor] = {}
         taps = [(Point(m, "input"), _record(inputs, i)) for i, m in enumerate(modules)]

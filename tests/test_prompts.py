@@ -1,0 +1,171 @@
+"""Prompts, prompt files, tokens and targets: what is read, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import transformers
+
+import workbench as wb
+from tests.tiny import EOT, hf_model, model, tokenizer
+from workbench.models.positions import resolve_positions
+from workbench.models.tokens import Tokens
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_reads_jsonl_csv_and_text_alike(tmp_path: Path) -> None:
+    jsonl = write(
+        tmp_path / "p.jsonl",
+        '{"text": "a b", "id": "x", "target": " c", "subject": [0, 1], "relation": "r"}\n\n{"text": "d"}\n',
+    )
+    csv = write(tmp_path / "p.csv", 'text,id,target\n"a b",x, c\nd,,\n')
+    text = write(tmp_path / "p.txt", "a b\nd\n")
+    one = wb.PromptSet.read(jsonl)
+    assert one[0] == wb.Prompt("a b", id="x", target=" c", subject=(0, 1), extra={"relation": "r"})
+    assert [p.text for p in one] == [p.text for p in wb.PromptSet.read(csv)] == ["a b", "d"]
+    assert wb.PromptSet.read(csv)[0].target == " c"
+    assert [p.text for p in wb.PromptSet.read(text)] == ["a b", "d"]
+    assert one.names == ["x", "1"]
+    assert wb.PromptSet.read(text).names == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "a"', "line 2: not JSON .*column 13"),
+        ('["a"]', "line 2: expected a JSON object"),
+        ('{"txt": "a"}', "line 2: no text"),
+        ('{"text": ""}', "line 2: empty prompt"),
+        ('{"text": "a", "target": 1.5}', "line 2: target is 1.5"),
+        ('{"text": "a", "subject": [1]}', r"line 2: subject is \[1\]"),
+    ],
+)
+def test_a_bad_line_is_named_by_number_and_reason(tmp_path: Path, line: str, reason: str) -> None:
+    path = write(tmp_path / "bad.jsonl", '{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(wb.PromptError, match=reason) as caught:
+        wb.PromptSet.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_bad_prompts(tmp_path: Path) -> None:
+    with pytest.raises(wb.PromptError, match="empty prompt"):
+        wb.Prompt("")
+    with pytest.raises(wb.PromptError, match="no prompts"):
+        wb.PromptSet.of([])
+    with pytest.raises(wb.PromptError, match="'a' is given to two prompts"):
+        wb.PromptSet.of([wb.Prompt("x", id="a"), wb.Prompt("y", id="a")])
+    with pytest.raises(wb.PromptError, match="no prompt file"):
+        wb.PromptSet.read(tmp_path / "none.jsonl")
+    with pytest.raises(wb.PromptError, match="holds no prompts"):
+        wb.PromptSet.read(write(tmp_path / "empty.txt", "\n"))
+
+
+def test_a_prompt_longer_than_the_context_is_refused_not_cut() -> None:
+    assert len(model("gpt2").encode(wb.Prompt("x" * 64))) == 64
+    with pytest.raises(wb.PromptError, match="has 65 tokens: the model's context is 64"):
+        model("gpt2").encode(wb.Prompt("x" * 65))
+
+
+def test_bos_is_added_once() -> None:
+    encode = model("llama").encode
+    assert encode(wb.Prompt("ab")).ids == (256, 64, 65)
+    assert encode(wb.Prompt(EOT + "ab")).ids == (256, 64, 65)
+    assert model("gpt2").encode(wb.Prompt("ab")).ids == (64, 65)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("ab", r"target 'ab' is 2 tokens \('a' \+ 'b'\): expected exactly one"),
+        (257, r"target id 257 is outside the vocabulary: expected 0..256"),
+        (-1, "target id -1 is outside"),
+        ("", "target '' is no token"),
+    ],
+)
+def test_bad_targets(target: str | int, message: str) -> None:
+    with pytest.raises(wb.TargetError, match=message):
+        model("gpt2").encode(wb.Prompt("x", target=target))
+
+
+def sentencepiece_like() -> transformers.PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {"<unk>": 0, "\u2581": 1, "\u2581Paris": 2, "Paris": 3, "\u2581is": 4}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+    raw.decoder = decoders.Metaspace(prepend_scheme="always")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+
+
+def test_word_start_tokens_keep_their_space_and_unknown_ones_are_refused() -> None:
+    tokens = Tokens(sentencepiece_like(), n_rows=6)
+    assert tokens.text(2) == " Paris"
+    assert tokens.text(3) == "Paris"
+    assert tokens.text(5) == "<id 5>"
+    assert tokens.token_id("Paris") == 2
+    with pytest.raises(wb.TargetError, match="'Rome' is no token of the vocabulary"):
+        tokens.token_id("Rome")
+
+
+def test_a_split_off_word_start_is_dropped() -> None:
+    """Llama's SentencePiece encodes ' Paris' as a bare word start and the word."""
+
+    class Splitting:
+        unk_token_id, unk_token = 0, "<unk>"
+
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": [1, 2]}
+
+        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+            return ["\u2581", "\u2581Paris"]
+
+    assert Tokens(Splitting(), n_rows=6).token_id(" Paris") == 2
+
+
+def test_bytes_that_are_no_character_are_spelled_out() -> None:
+    tokens = model("gpt2").tokens
+    e_acute = tokens.tokenizer("é")["input_ids"]
+    assert [tokens.text(i) for i in e_acute] == ["<0xC3>", "<0xA9>"]
+    assert tokens.text(tokens.tokenizer("\0")["input_ids"][0]) == "<0x00>"
+
+
+def test_subject_positions() -> None:
+    encoded = model("llama").encode(wb.Prompt("a bc d", subject="bc"))
+    expected = {
+        "all": [0, 1, 2, 3, 4, 5, 6],
+        "last": [6],
+        "subject": [3, 4],
+        "first_subject": [3],
+        "last_subject": [4],
+        "after_subject": [5],
+    }
+    for role, positions in expected.items():
+        assert resolve_positions(role, encoded) == positions
+    assert resolve_positions([-1, 0, 0], encoded) == [0, 6]
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [("z", "occurs 0 times"), ("a", "occurs 2 times"), (None, "has no subject")],
+)
+def test_subjects_that_cannot_be_placed(subject: str | None, message: str) -> None:
+    encoded = model("gpt2").encode(wb.Prompt("a b a", subject=subject))
+    with pytest.raises(wb.PromptError, match=message):
+        resolve_positions("subject", encoded)
+
+
+def test_positions_outside_the_prompt_or_unknown() -> None:
+    encoded = model("gpt2").encode(wb.Prompt("abc"))
+    with pytest.raises(wb.SettingError, match="position 3 is outside prompt 'abc': it has 3 tokens"):
+        resolve_positions(3, encoded)
+    with pytest.raises(wb.SettingError, match="unknown positions 'lats'"):
+        resolve_positions("lats", encoded)
+
+
+def test_a_token_without_an_embedding_is_refused() -> None:
+    tokens = Tokens(tokenizer(), n_rows=hf_model("gpt2").get_input_embeddings().num_embeddings - 100)
+    with pytest.raises(wb.PromptError, match="token id 188 is outside the model's 157 embeddings"):
+        tokens.encode(wb.Prompt("\0"))
