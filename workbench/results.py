@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,25 +68,32 @@ class Result:
         return list(find(self.instrument).rows(self.data))
 
     def to_frame(self) -> pd.DataFrame:
-        """The tidy rows as a pandas DataFrame."""
+        """The tidy rows as a pandas DataFrame; (token, score) pairs become dicts, as Parquet needs."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows())
+        rows = [{key: _structs(value) for key, value in row.items()} for row in self.rows()]
+        return pd.DataFrame(rows)
 
     def save(self, path: str | Path) -> Path:
-        """Save everything as netCDF (suffix .nc), readable by any netCDF reader.
+        """Save everything as netCDF (.nc), or the tidy rows as .parquet, .csv or .json.
+
+        Only netCDF can be loaded back; all four can be read without this project. The file appears
+        whole or not at all.
 
         Raises:
             ResultError: another suffix, or a folder that is not there.
         """
         path = Path(path)
-        if path.suffix != ".nc":
-            raise ResultError(f"{path}: expected the suffix .nc; for tidy rows use to_frame()")
+        if path.suffix not in WRITERS:
+            raise ResultError(f"{path}: expected a suffix of {', '.join(WRITERS)}")
         if not path.parent.is_dir():
             raise ResultError(f"no folder {path.parent}: make it first")
         unfinished = path.with_name(path.name + ".part")
-        self.data.to_netcdf(unfinished, engine="h5netcdf")
-        unfinished.replace(path)
+        try:
+            WRITERS[path.suffix](self, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -126,3 +133,22 @@ class Result:
             "text/html": table,
             "text/plain": repr(self),
         }
+
+
+def _structs(value: Any) -> Any:
+    """[[token, score], ...] -> [{"token": ..., "score": ...}, ...]; anything else as it is."""
+    if not (isinstance(value, list) and all(isinstance(pair, list) for pair in value)):
+        return value
+    return [{"token": token, "score": score} for token, score in value]
+
+
+def _write_json(result: Result, path: Path) -> None:
+    path.write_text(json.dumps(result.rows(), ensure_ascii=False), encoding="utf-8")
+
+
+WRITERS: Mapping[str, Callable[[Result, Path], Any]] = {
+    ".nc": lambda result, path: result.data.to_netcdf(path, engine="h5netcdf"),
+    ".parquet": lambda result, path: result.to_frame().to_parquet(path),
+    ".csv": lambda result, path: result.to_frame().to_csv(path, index=False),
+    ".json": _write_json,
+}

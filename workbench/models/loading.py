@@ -83,13 +83,10 @@ def _from_name(
     family_of(config.model_type)
     tokenizer = _pretrained("AutoTokenizer", source, name, options)
     bundled = name in MODELS
-    hf = _pretrained(
-        "AutoModelForCausalLM",
-        source,
-        name,
-        options
-        | {"dtype": dtype or (torch.float32 if bundled else "auto"), "use_safetensors": True},
-    )
+    kept = dtype or (torch.float32 if bundled else "auto")
+    wanted = {"dtype": kept, "use_safetensors": True, "output_loading_info": True}
+    hf, info = _pretrained("AutoModelForCausalLM", source, name, options | wanted)
+    _require_whole(name, info)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return hf.to(target).eval(), tokenizer, name if bundled or folder is None else folder.name
 
