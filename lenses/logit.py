@@ -107,7 +107,7 @@ class LogitLens(Reading):
     def measure(self, captures: Captures) -> Measured:
         """Stream every captured state through the readout."""
         n_layers = max(captures.layers("resid_post"))
-        wanted = [s for s in expand_sites(self.sites, n_layers)]
+        wanted = expand_sites(self.sites, n_layers)
         final = captures["resid_post", n_layers]
         targets = {
             role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")

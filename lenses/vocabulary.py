@@ -16,7 +16,7 @@ from torch import Tensor
 __all__ = ["Readout", "Statistics", "statistics", "top_k"]
 
 PRODUCT_ROWS = {"cpu": 128, "cuda": 1024}  # rows of one matrix product
-CACHE_BYTES = 2**20  # on a CPU, the statistics of one block of rows stay in a core's cache
+CACHE_BYTES = 2**20  # the statistics of a block of rows stay in the caches: so much a thread
 TOP_BLOCK = 64  # top-k looks at the maxima of blocks of this many tokens first
 
 Readout = Callable[[Tensor], Tensor]
@@ -162,7 +162,7 @@ def top_k(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values, ids = z.topk(k)
         return ids, values
     whole = n_blocks * TOP_BLOCK
-    maxima = z[:, :whole].unflatten(-1, (n_blocks, TOP_BLOCK)).amax(-1)
+    maxima = z[:, :whole].reshape(-1, n_blocks, TOP_BLOCK).amax(-1)
     blocks = maxima.topk(k).indices
     candidates = (
         blocks[:, :, None] * TOP_BLOCK + torch.arange(TOP_BLOCK, device=z.device)
@@ -181,7 +181,7 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
 def _blocks(logits: Tensor) -> Iterator[slice]:
     """Blocks of rows that stay in cache; a GPU takes them all at once."""
     rows, width = logits.shape
-    fit = max(1, CACHE_BYTES // (width * logits.itemsize))
+    fit = max(1, torch.get_num_threads() * CACHE_BYTES // (width * logits.itemsize))
     return _spans(rows, fit if logits.device.type == "cpu" else rows)
 
 

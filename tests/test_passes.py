@@ -33,7 +33,9 @@ class StateNorm(wb.Reading):
         return wb.Read(("resid_post",), self.positions)
 
     def measure(self, captures: wb.Captures) -> wb.Measured:
-        return {"norm": wb.Named(("layer", "place"), captures.stack("resid_post").norm(dim=-1), "1")}
+        return {
+            "norm": wb.Named(("layer", "place"), captures.stack("resid_post").norm(dim=-1), "1")
+        }
 
     def coords(self, model: wb.Model) -> Mapping[str, Sequence[Any]]:
         return {"layer": list(range(model.n_layers + 1))}
@@ -66,11 +68,15 @@ class MeanState(wb.SetLevel[tuple[torch.Tensor, int]]):
     def start(self, model: wb.Model) -> tuple[torch.Tensor, int]:
         return torch.zeros(model.d_model, dtype=torch.float64), 0
 
-    def update(self, state: tuple[torch.Tensor, int], captures: wb.Captures) -> tuple[torch.Tensor, int]:
+    def update(
+        self, state: tuple[torch.Tensor, int], captures: wb.Captures
+    ) -> tuple[torch.Tensor, int]:
         values = captures.stack("resid_post")[0]
         return state[0] + values.sum(0), state[1] + len(values)
 
-    def merge(self, left: tuple[torch.Tensor, int], right: tuple[torch.Tensor, int]) -> tuple[torch.Tensor, int]:
+    def merge(
+        self, left: tuple[torch.Tensor, int], right: tuple[torch.Tensor, int]
+    ) -> tuple[torch.Tensor, int]:
         return left[0] + right[0], left[1] + right[1]
 
     def finish(self, state: tuple[torch.Tensor, int]) -> wb.Measured:
@@ -146,13 +152,17 @@ def test_two_instruments_cost_one_forward_a_batch() -> None:
     assert len(rows) == len(planned.batches)
     assert sorted(rows) == sorted(len(batch) for batch in planned.batches)
     assert [r.instrument for r in both] == ["logit_lens", "state_norm", "mean_state"]
-    np.testing.assert_allclose(both[1].data.norm, both[0].data.norm.sel(site="resid_post"), rtol=1e-6)
+    np.testing.assert_allclose(
+        both[1].data.norm, both[0].data.norm.sel(site="resid_post"), rtol=1e-6
+    )
 
 
 def test_readers_of_different_positions_share_the_forward() -> None:
     hooked = model("gpt2", torch.float32)
     with counted(hooked) as rows:
-        lens, norm = wb.measure(hooked, TEXTS[:4], [LogitLens(positions="last"), StateNorm()], batch_size=4)
+        lens, norm = wb.measure(
+            hooked, TEXTS[:4], [LogitLens(positions="last"), StateNorm()], batch_size=4
+        )
     assert len(rows) == len(wb.plan(hooked, TEXTS[:4], [StateNorm()], batch_size=4).batches)
     assert lens.data.sizes["place"] == 4
     assert norm.data.sizes["place"] == sum(len(t) for t in TEXTS[:4])
@@ -160,7 +170,9 @@ def test_readers_of_different_positions_share_the_forward() -> None:
 
 def test_driving_and_set_level_instruments() -> None:
     hooked = model("gpt2", torch.float32)
-    lens, best, mean = wb.measure(hooked, TEXTS, [LogitLens(positions="last"), LossOfNext(), MeanState()], batch_size=7)
+    lens, best, mean = wb.measure(
+        hooked, TEXTS, [LogitLens(positions="last"), LossOfNext(), MeanState()], batch_size=7
+    )
     top = lens.data.top_logprob.sel(site="resid_post", layer=3, k=1)
     np.testing.assert_allclose(best.data.best, top, atol=1e-5)
     states = [hooked.capture(t, [("resid_post", 3)], "last")["resid_post", 3][0] for t in TEXTS]

@@ -159,13 +159,17 @@ def test_subjects_that_cannot_be_placed(subject: str | None, message: str) -> No
 
 def test_positions_outside_the_prompt_or_unknown() -> None:
     encoded = model("gpt2").encode(wb.Prompt("abc"))
-    with pytest.raises(wb.SettingError, match="position 3 is outside prompt 'abc': it has 3 tokens"):
+    with pytest.raises(
+        wb.SettingError, match="position 3 is outside prompt 'abc': it has 3 tokens"
+    ):
         resolve_positions(3, encoded)
     with pytest.raises(wb.SettingError, match="unknown positions 'lats'"):
         resolve_positions("lats", encoded)
 
 
 def test_a_token_without_an_embedding_is_refused() -> None:
-    tokens = Tokens(tokenizer(), n_rows=hf_model("gpt2").get_input_embeddings().num_embeddings - 100)
+    tokens = Tokens(
+        tokenizer(), n_rows=hf_model("gpt2").get_input_embeddings().num_embeddings - 100
+    )
     with pytest.raises(wb.PromptError, match="token id 188 is outside the model's 157 embeddings"):
         tokens.encode(wb.Prompt("\0"))

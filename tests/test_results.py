@@ -98,5 +98,7 @@ def test_bad_files(result: wb.Result, tmp_path: Path) -> None:
 def test_instruments_are_found_by_name() -> None:
     assert find("logit_lens") is LogitLens
     assert "logit_lens" in names()
-    with pytest.raises(wb.SettingError, match="unknown instrument 'tarot': expected one of .*logit_lens"):
+    with pytest.raises(
+        wb.SettingError, match="unknown instrument 'tarot': expected one of .*logit_lens"
+    ):
         find("tarot")

@@ -153,7 +153,7 @@ def _with_vocabulary(data: xr.Dataset, model: Model) -> xr.Dataset:
     return data
 
 
-def _prompt(name: str | int, encoded: EncodedPrompt) -> dict[str, Any]:
+def _prompt(name: object, encoded: EncodedPrompt) -> dict[str, Any]:
     return {
         "name": name,
         "text": encoded.prompt.text,

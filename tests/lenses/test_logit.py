@@ -34,9 +34,14 @@ def naive(hooked: wb.TorchModel, site: str, targets: list[int | None]) -> dict[s
         "top_logprob": top.values,
         "entropy": -(logp.exp() * logp).sum(-1),
         "kl": (final.exp() * (final - logp)).sum(-1),
-        "js": ((final.exp() * (final - mixture)).sum(-1) + (logp.exp() * (logp - mixture)).sum(-1)) / 2,
+        "js": ((final.exp() * (final - mixture)).sum(-1) + (logp.exp() * (logp - mixture)).sum(-1))
+        / 2,
         "target_rank": torch.where(ids < 0, math.nan, (logits > score).sum(-1) + 1.0),
-        "target_logprob": torch.where(ids < 0, math.nan, logp.gather(-1, ids.clamp_min(0).expand(len(states), -1)[..., None])[..., 0]),
+        "target_logprob": torch.where(
+            ids < 0,
+            math.nan,
+            logp.gather(-1, ids.clamp_min(0).expand(len(states), -1)[..., None])[..., 0],
+        ),
         "norm": states.norm(dim=-1),
     }
 
@@ -59,7 +64,9 @@ def test_streamed_equals_naive(family: str, site: str) -> None:
         if name == "top_id":
             assert (found == expected.numpy()).all()
         else:
-            np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL, equal_nan=True, err_msg=name)
+            np.testing.assert_allclose(
+                found, expected, rtol=0, atol=ATOL, equal_nan=True, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,7 +77,9 @@ def test_lens_of_the_last_block_is_the_models_own_distribution(family: str) -> N
     with torch.no_grad():
         own = hooked.hf(ids, use_cache=False).logits[0].log_softmax(-1)
     found = torch.from_numpy(data.top_logprob.values)
-    torch.testing.assert_close(found, own.gather(1, torch.from_numpy(data.top_id.values)), rtol=0, atol=ATOL)
+    torch.testing.assert_close(
+        found, own.gather(1, torch.from_numpy(data.top_id.values)), rtol=0, atol=ATOL
+    )
     assert (data.kl == 0).all() or float(data.kl.max()) < ATOL
 
 

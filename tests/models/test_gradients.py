@@ -50,14 +50,18 @@ def test_a_batch_keeps_each_prompts_own_gradient(family: str, padding: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("site", ["resid_post", "resid_mid", "attn_out", "mlp_out", "mlp_act", "final_norm"])
+@pytest.mark.parametrize(
+    "site", ["resid_post", "resid_mid", "attn_out", "mlp_out", "mlp_act", "final_norm"]
+)
 def test_finite_differences(family: str, site: str) -> None:
     hooked = model(family)
     if site == "resid_mid" and hooked.anatomy.parallel:
         return
     where = (site, LAYERS if site == "final_norm" else 2)
     gradient = hooked.grad(TEXTS[0], loss, [where])
-    direction = torch.randn(gradient[where].shape, generator=torch.Generator().manual_seed(1)).double()
+    direction = torch.randn(
+        gradient[where].shape, generator=torch.Generator().manual_seed(1)
+    ).double()
     direction /= direction.norm()
     step = 1e-6 if family == "gpt2" else 1e-3  # float32 norms need the larger one
 
@@ -77,7 +81,9 @@ def test_finite_differences(family: str, site: str) -> None:
 def test_gradient_at_resid_mid_is_that_of_attn_out(family: str) -> None:
     found = model(family).grad(TEXTS[0], loss, ["resid_mid", "attn_out"])
     if model(family).anatomy.family.attn_out in ("attn", "self_attn", "attention"):
-        torch.testing.assert_close(found.stack("resid_mid"), found.stack("attn_out"), **close(family))
+        torch.testing.assert_close(
+            found.stack("resid_mid"), found.stack("attn_out"), **close(family)
+        )
 
 
 def test_gradients_of_positions_after_the_loss_are_zero() -> None:

@@ -65,7 +65,9 @@ def test_the_weights_hash_follows_the_weights() -> None:
 
 
 def test_an_unknown_name_offline() -> None:
-    with pytest.raises(wb.ModelError, match="'no/such-model' is no folder here.*local folder") as caught:
+    with pytest.raises(
+        wb.ModelError, match="'no/such-model' is no folder here.*local folder"
+    ) as caught:
         wb.load("no/such-model")
     assert "\n" not in str(caught.value)
 
@@ -113,7 +115,9 @@ def test_weights_that_do_not_fill_the_model(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(wb.ModelError, match=r"1 missing weights \(model.layers.1.mlp.up_proj.weight"):
+    with pytest.raises(
+        wb.ModelError, match=r"1 missing weights \(model.layers.1.mlp.up_proj.weight"
+    ):
         wb.load(folder)
 
 
@@ -148,7 +152,9 @@ def test_a_site_that_means_something_else_is_refused() -> None:
     block = hf.model.layers[1]
     block.register_forward_hook(lambda module, args, out: out + 0.5)
     loaded = wb.load(hf, tokenizer())
-    with pytest.raises(wb.ModelError, match=r"mlp_out is refused: resid_mid \+ mlp_out = resid_post fails by 0.5"):
+    with pytest.raises(
+        wb.ModelError, match=r"mlp_out is refused: resid_mid \+ mlp_out = resid_post fails by 0.5"
+    ):
         loaded.capture("abc", ["mlp_out"])
     loaded.capture("abc", ["resid_post", "attn_out"])
 

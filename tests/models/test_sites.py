@@ -36,8 +36,8 @@ def test_reading_or_editing_below_a_restart_is_refused() -> None:
     resid = torch.zeros(1, 3, 16, dtype=torch.float64)
     with pytest.raises(wb.SettingError, match="lies below the restart at layer 2"):
         hooked.tail(batch, 2, resid, ["resid_post"])
+    edit = wb.Edit.set(("mlp_out", 2), torch.zeros(16))
     with pytest.raises(wb.SettingError, match="lies below the restart"):
-        edit = wb.Edit.set(("mlp_out", 2), torch.zeros(16))
         hooked.intervene(batch, [edit], start=(2, resid))
     assert hooked.tail(batch, 2, resid, [("resid_post", 2)])["resid_post", 2].abs().max() == 0
 

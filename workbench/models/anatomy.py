@@ -48,7 +48,8 @@ class Anatomy:
 
     def part(self, layer: int, path: str) -> nn.Module:
         """The module at `path` inside block `layer`."""
-        return _part(self.block(layer), path)
+        module: nn.Module = _part(self.block(layer), path)
+        return module
 
     def point(self, site: Site) -> Point:
         """Where `site` is read.

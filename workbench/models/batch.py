@@ -96,6 +96,7 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
+        """Where its tensors lie."""
         return self.ids.device
 
     @cached_property

@@ -29,7 +29,7 @@ def gradients(
     points: Sequence[Point],
     at: Positions,
 ) -> list[Tensor]:
-    """d scalar / d (tensor at each point), each [rows, width, d].
+    """D scalar / d (tensor at each point), each [rows, width, d].
 
     The first point on each path becomes a leaf, so that the graph begins there.
 
@@ -40,7 +40,7 @@ def gradients(
     taps = [(point, _keep(kept, index)) for index, point in enumerate(points)]
     where = batch.places(at)
     with frozen(hf), attached(taps):
-        columns = where.column.unique()
+        columns = torch.unique(where.column)
         logits = run(hf, anatomy, batch, columns=columns)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
         if value.numel() != 1 or not torch.isfinite(value).all():

@@ -76,7 +76,10 @@ def _from_name(
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str]:
     folder = _folder(name)
-    options = {"trust_remote_code": trust_remote_code, "local_files_only": folder is not None}
+    options: dict[str, Any] = {
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": folder is not None,
+    }
     options |= {} if revision is None else {"revision": revision}
     source = name if folder is None else str(folder)
     config = _pretrained("AutoConfig", source, name, options)

@@ -108,8 +108,9 @@ class TorchModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of the weights."""
-        return next(self.hf.parameters()).dtype
+        """Dtype of the weights."""
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
@@ -144,10 +145,7 @@ class TorchModel:
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
     ) -> Batch:
         """One padded batch of prompts on the model's device."""
-        items = list(prompts) if not isinstance(prompts, str | Prompt) else [prompts]
-        if not items or not all(isinstance(p, EncodedPrompt) for p in items):
-            items = [self.encode(p) for p in PromptSet.of(items)]  # type: ignore[arg-type]
-        encoded = [p for p in items if isinstance(p, EncodedPrompt)]
+        encoded = [p if isinstance(p, EncodedPrompt) else self.encode(p) for p in _listed(prompts)]
         return Batch.collate(
             encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
         )
@@ -222,7 +220,7 @@ class TorchModel:
                 if s.name != "logits"
             ]
             columns += [where.column] if _logits_of(sites) else []
-        kept = torch.cat(columns).unique() if columns else None
+        kept = torch.unique(torch.cat(columns)) if columns else None
         last = max(site.layer for sites in wanted for site in sites)
         with self.lock, torch.no_grad(), attached(taps):
             logits = run(
@@ -397,6 +395,16 @@ class TorchModel:
         guard = frozen(self.hf) if resid.requires_grad else torch.no_grad()
         with self.lock, guard:
             return readout(self.hf, self.anatomy, resid)
+
+
+def _listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
+    if isinstance(prompts, str | Prompt | PromptSet):
+        return PromptSet.of(prompts)
+    items = list(prompts)
+    encoded = [item for item in items if isinstance(item, EncodedPrompt)]
+    if items and len(encoded) == len(items):
+        return encoded
+    return PromptSet.of(item for item in items if not isinstance(item, EncodedPrompt))
 
 
 def _logits_of(sites: Sequence[Site]) -> Site | None:

@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv first; nothing but Python and make has to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.workbench
+ROOMS := workbench lenses probes app
+
+.PHONY: setup browser demo test test-cuda check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# System Chromium where the package manager can give it, else the one that Playwright brings.
+browser: setup
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium fonts-dejavu-core >/dev/null; \
+	else $(BIN)/python -m playwright install chromium; fi
+
+# The app on the bundled model; prints its address. Other options: make demo ARGS="--port 8060"
+demo: setup
+	$(BIN)/workbench app $(ARGS)
+
+test: setup browser check
+	$(BIN)/python -m pytest -m "not cuda" $(ARGS)
+
+test-cuda: setup
+	$(BIN)/python -m pytest -m cuda $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_structure.py
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv
