@@ -82,8 +82,8 @@ class LogitLens(Reading):
             raise SettingError(
                 f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}"
             )
-        if self.top_k < 1:
-            raise SettingError(f"logit_lens: top_k is {self.top_k}: expected at least 1")
+        if not isinstance(self.top_k, int) or self.top_k < 1:
+            raise SettingError(f"logit_lens: top_k is {self.top_k!r}: expected at least 1")
 
     def prepare(self, model: Model) -> None:
         """Refuse a top_k larger than the vocabulary."""
