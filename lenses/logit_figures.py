@@ -42,6 +42,7 @@ Pick = slice | Sequence[int] | None
 """Coordinates along one axis: a slice with both ends included, a list, or None for the default."""
 
 HOVERED = 3
+STATES = ("resid_pre", "resid_mid", "resid_post")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Colour:
 
     def number(self, value: float) -> str:
         """A value of the cells as a person writes the quantity."""
-        return f"{10**value if self.logarithmic else value:.4g}"
+        return f"{round(10**value if self.logarithmic else value, 4):.4g}"
 
     def scale(self, values: xr.DataArray) -> Scale:
         """The scale over all values of the reading, so that pages of one prompt compare."""
@@ -167,7 +168,11 @@ def cells(
     positions: Pick = None,
     selected: tuple[int, int] | None = None,
 ) -> Cells:
-    """What `figure` draws, as arrays with dims (layer, position); arguments and errors are its."""
+    """What `figure` draws, as arrays with dims (layer, position); arguments and errors are its.
+
+    A norm taken anew makes even a negligible contribution look confident, so cells of attn_out and
+    mlp_out pale with the contribution's norm, against the largest one drawn.
+    """
     one = reading(data, prompt, site)
     window = _window(one, layers, positions, selected)
     values = _coloured(one, colour).sel(window)
@@ -179,6 +184,7 @@ def cells(
         tokens=values.copy(data=words(one, ids.isel(k=0))),
         hover=values.copy(data=_hovers(one, values, COLOURS[colour])),
         strong=strong.transpose("layer", "position"),
+        weight=None if one["site"] in STATES else _weight(one),
     )
 
 
@@ -318,6 +324,11 @@ def _picked(one: xr.Dataset, axis: str, pick: slice | Sequence[int]) -> list[int
     if not picked:
         raise ResultError(f"no {axis} in {pick}: expected some of {one[axis].values.tolist()}")
     return picked
+
+
+def _weight(one: xr.Dataset) -> xr.DataArray:
+    norm = one["norm"].transpose("layer", "position")
+    return norm / float(norm.max())
 
 
 def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Colour) -> npt.NDArray[Any]:

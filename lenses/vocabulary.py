@@ -174,8 +174,8 @@ def top_k(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """[rows, V] x [rows, V] -> [rows], without a temporary."""
-    return torch.bmm(left[:, None], right[:, :, None])[:, 0, 0]
+    """[rows, V] x [rows, V] -> [rows], summed pairwise: a BLAS dot loses 1e-4 over 50,000 terms."""
+    return (left * right).sum(-1)
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
