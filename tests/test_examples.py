@@ -21,7 +21,9 @@ def test_script(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES.parent)}})
+    client = NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES.parent)}}
+    )
     client.execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output.output_type == "error"]

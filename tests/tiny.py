@@ -42,6 +42,15 @@ GPT2 = {
 WINDOW = {"sliding_window": 4}
 CAPPED = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+GEMMA3 = GATED | WINDOW | MIXED | {"query_pre_attn_scalar": 8}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", GPT2),
@@ -55,7 +64,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", GATED),
     "qwen3": ("Qwen3Config", GATED),
     "gemma2": ("Gemma2Config", GATED | WINDOW | CAPPED | MIXED),
-    "gemma3_text": ("Gemma3TextConfig", GATED | WINDOW | MIXED | {"query_pre_attn_scalar": 8}),
+    "gemma3_text": ("Gemma3TextConfig", GEMMA3),
+    "gemma3": ("Gemma3Config", {"text_config": GEMMA3, "vision_config": VISION}),
 }
 FAMILIES = list(CONFIGS)
 SEQUENTIAL = [family for family in FAMILIES if family != "gpt_neox"]

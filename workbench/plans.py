@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from workbench.errors import SettingError
@@ -83,7 +83,7 @@ def _token_limit(model: Model, token_bytes: int) -> int:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def _buckets(lengths: Sequence[int], limit: int, batch_size: int) -> Iterator[tuple[int, ...]]:

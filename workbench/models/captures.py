@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,9 @@ __all__ = ["Captures", "Read"]
 
 @dataclass(frozen=True)
 class Read:
-    """What to read in a pass: sites (names, or (name, layer) pairs) at positions."""
+    """What to read in a pass: a site's name, or several names or (name, layer) pairs, at positions."""
 
-    sites: tuple[SiteRequest, ...]
+    sites: str | Sequence[SiteRequest]
     positions: Positions = "all"
 
 

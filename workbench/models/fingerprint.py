@@ -11,6 +11,8 @@ from torch import Tensor, nn
 __all__ = ["Fingerprint", "hash_text"]
 
 PRIME = 65521
+CHUNK = 2**22  # numbers at a time: 32 MiB as int64
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def hash_text(text: str) -> str:
@@ -41,6 +43,14 @@ class Fingerprint:
 
 @torch.no_grad()
 def _checksum(tensor: Tensor) -> str:
-    bits = tensor.detach().contiguous().flatten().view(torch.uint8).to(torch.int64)
-    weights = torch.arange(bits.numel(), device=bits.device) % PRIME + 1
-    return f"{tensor.dtype} {tuple(tensor.shape)} {int(bits.sum())} {int((bits * weights).sum())}"
+    bits = tensor.detach().contiguous().flatten().view(INTEGERS[tensor.itemsize])
+    plain, weighted = 0, 0
+    for number, part in enumerate(torch.split(bits, CHUNK)):
+        wide = part.to(torch.int64)
+        plain += int(wide.sum())
+        weighted += (number + 1) * int((wide * _weights(len(wide), wide.device)).sum())
+    return f"{tensor.dtype} {tuple(tensor.shape)} {plain} {weighted}"
+
+
+def _weights(length: int, device: torch.device) -> Tensor:
+    return torch.arange(length, device=device) % PRIME + 1

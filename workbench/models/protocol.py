@@ -52,7 +52,10 @@ class Model(Protocol):
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
     ) -> Batch: ...
     def capture(
-        self, batch: Batch | Prompts, sites: Sequence[SiteRequest], positions: Positions = "all"
+        self,
+        batch: Batch | Prompts,
+        sites: str | Sequence[SiteRequest],
+        positions: Positions = "all",
     ) -> Captures: ...
     def read(
         self,
@@ -67,7 +70,7 @@ class Model(Protocol):
         self,
         batch: Batch | Prompts,
         edits: Sequence[Edit],
-        sites: Sequence[SiteRequest] = ("logits",),
+        sites: str | Sequence[SiteRequest] = ("logits",),
         positions: Positions = "all",
         start: Start | None = None,
     ) -> Captures: ...
@@ -76,7 +79,7 @@ class Model(Protocol):
         batch: Batch | Prompts,
         layer: int,
         resid: Tensor,
-        sites: Sequence[SiteRequest] = ("logits",),
+        sites: str | Sequence[SiteRequest] = ("logits",),
         positions: Positions = "all",
         prefix: KeyValues | None = None,
     ) -> Captures: ...
@@ -84,7 +87,7 @@ class Model(Protocol):
         self,
         batch: Batch | Prompts,
         scalar: Scalar,
-        sites: Sequence[SiteRequest],
+        sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
     ) -> Captures: ...

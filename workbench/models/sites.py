@@ -48,7 +48,7 @@ def site_layers(name: str, n_layers: int) -> range:
     return range(0 if name == "resid_post" else 1, n_layers + 1)
 
 
-def expand_sites(requests: Iterable[SiteRequest], n_layers: int) -> tuple[Site, ...]:
+def expand_sites(requests: str | Iterable[SiteRequest], n_layers: int) -> tuple[Site, ...]:
     """Spell out `requests` as sites, in order and without repeats.
 
     Raises:
@@ -59,7 +59,7 @@ def expand_sites(requests: Iterable[SiteRequest], n_layers: int) -> tuple[Site, 
         requests = (requests,)
     found: dict[Site, None] = {}
     for request in requests:
-        name, wanted = (request, None) if isinstance(request, str) else request
+        name, wanted = _named(request)
         layers = site_layers(name, n_layers)
         if wanted is not None and wanted not in layers:
             raise SettingError(
@@ -69,6 +69,14 @@ def expand_sites(requests: Iterable[SiteRequest], n_layers: int) -> tuple[Site, 
         for layer in layers if wanted is None else (wanted,):
             found[Site(name, layer)] = None
     return tuple(found)
+
+
+def _named(request: SiteRequest) -> tuple[str, int | None]:
+    if isinstance(request, str):
+        return request, None
+    if isinstance(request, tuple) and len(request) == 2 and isinstance(request[1], int):
+        return request
+    raise SettingError(f"site {request!r}: expected a name or a (name, layer) pair, in a list")
 
 
 def _span(layers: range) -> str:

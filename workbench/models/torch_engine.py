@@ -156,30 +156,31 @@ class TorchModel:
     # --- reading and editing ---------------------------------------------------------------
 
     def capture(
-        self, batch: Batch | Prompts, sites: Sequence[SiteRequest], positions: Positions = "all"
+        self,
+        batch: Batch | Prompts,
+        sites: str | Sequence[SiteRequest],
+        positions: Positions = "all",
     ) -> Captures:
         """Read `sites` at `positions` in one forward pass."""
-        return self.read(self._batch(batch), [Read(tuple(sites), positions)])[0]
+        return self.read(self._batch(batch), [Read(sites, positions)])[0]
 
     def intervene(
         self,
         batch: Batch | Prompts,
         edits: Sequence[Edit],
-        sites: Sequence[SiteRequest] = ("logits",),
+        sites: str | Sequence[SiteRequest] = ("logits",),
         positions: Positions = "all",
         start: Start | None = None,
     ) -> Captures:
         """Read `sites` in a forward pass with `edits`, from `start` (layer, states) where given."""
-        return self.read(
-            self._batch(batch), [Read(tuple(sites), positions)], edits=edits, start=start
-        )[0]
+        return self.read(self._batch(batch), [Read(sites, positions)], edits=edits, start=start)[0]
 
     def tail(
         self,
         batch: Batch | Prompts,
         layer: int,
         resid: Tensor,
-        sites: Sequence[SiteRequest] = ("logits",),
+        sites: str | Sequence[SiteRequest] = ("logits",),
         positions: Positions = "all",
         prefix: KeyValues | None = None,
     ) -> Captures:
@@ -190,7 +191,7 @@ class TorchModel:
                 [rows, width - s, d] for the columns from s on.
             prefix: keys and values of the columns before.
         """
-        read = Read(tuple(sites), positions)
+        read = Read(sites, positions)
         return self.read(self._batch(batch), [read], start=(layer, resid), prefix=prefix)[0]
 
     def read(
@@ -236,7 +237,7 @@ class TorchModel:
         ]
 
     def _sites(
-        self, requests: Sequence[SiteRequest], start: Start | None = None
+        self, requests: str | Sequence[SiteRequest], start: Start | None = None
     ) -> tuple[Site, ...]:
         sites = expand_sites(requests, self.n_layers)
         if not sites:
@@ -288,7 +289,7 @@ class TorchModel:
         self,
         batch: Batch | Prompts,
         scalar: Scalar,
-        sites: Sequence[SiteRequest],
+        sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
     ) -> Captures:

@@ -1,0 +1,50 @@
+"""What needs a CUDA device: the same code gives the CPU's numbers there."""
+
+import numpy as np
+import pytest
+import torch
+
+import workbench as wb
+from lenses import LogitLens
+from tests.tiny import FAMILIES, TEXTS, hf_model, tokenizer
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_lens_equals_the_cpus(family: str) -> None:
+    prompts = [wb.Prompt(text, target=65, foil=66) for text in TEXTS]
+    here = LogitLens()(wb.load(hf_model(family), tokenizer()), prompts).data
+    there = LogitLens()(wb.load(hf_model(family).cuda(), tokenizer()), prompts).data
+    assert (here.top_id == there.top_id).all()
+    for name in ("top_logprob", "entropy", "kl", "js", "norm", "target_logprob", "foil_rank"):
+        np.testing.assert_allclose(there[name], here[name], rtol=0, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_restart_is_exact(family: str) -> None:
+    hooked = wb.load(hf_model(family).cuda(), tokenizer())
+    batch = hooked.batch(TEXTS)
+    full = hooked.capture(batch, ["resid_post", "logits"])
+    for layer in range(hooked.n_layers + 1):
+        states = full["resid_post", layer]
+        empty = states.new_zeros(*batch.ids.shape, states.shape[-1])
+        again = hooked.tail(batch, layer, full.places.scatter(empty, states))
+        torch.testing.assert_close(again.stack("logits"), full.stack("logits"), rtol=0, atol=0)
+
+
+def test_a_real_out_of_memory_halves_the_batch() -> None:
+    hooked = wb.load(hf_model("gpt2", torch.float32).cuda(), tokenizer())
+    read, tried = hooked.read, []
+
+    def hungry(batch: wb.Batch, *args: object, **kwargs: object) -> object:
+        tried.append(len(batch))
+        if len(batch) > 2:
+            torch.empty(2**60, dtype=torch.uint8, device="cuda")
+        return read(batch, *args, **kwargs)  # type: ignore[arg-type]
+
+    hooked.read = hungry  # type: ignore[method-assign, assignment]
+    data = LogitLens()(hooked, ["abc"] * 8).data
+    assert data.sizes["place"] == 24
+    assert tried[0] == 8
+    assert tried[-1] <= 2
