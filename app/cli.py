@@ -90,13 +90,14 @@ def run(
 ) -> None:
     """Measure prompts with one instrument."""
     import workbench as wb
-    from app.output import print_result, save_result, show_progress, writable
+    from app.output import print_result, show_progress
+    from workbench.results import checked_destination
     from workbench.settings import configure
 
     configured = configure(instrument, settings or [])
     chosen = _prompts(prompt, prompts, target, target_id, foil, subject)
     if out is not None:
-        writable(out)
+        checked_destination(out)
     loaded = _load(
         model,
         dtype=dtype,
@@ -112,7 +113,7 @@ def run(
         loaded, chosen, [configured], batch_size=batch_size, progress=show_progress
     )
     if out is not None:
-        save_result(result, out)
+        result.save(out)
     if as_json:
         typer.echo(json.dumps(result.rows(), ensure_ascii=False, allow_nan=False))
     elif out is None:

@@ -49,6 +49,15 @@ def test_rows_as_json_and_csv(result: wb.Result, tmp_path: Path) -> None:
     assert len(pd.read_csv(result.save(tmp_path / "rows.csv"))) == len(result.rows())
 
 
+@pytest.mark.parametrize("suffix", ["html", "svg", "png", "pdf"])
+def test_figures_are_saved_by_suffix(result: wb.Result, tmp_path: Path, suffix: str) -> None:
+    begins = {"html": b"<!doctype html>", "svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
+    one = wb.Result(result.data.isel(place=slice(0, 4)))
+    written = one.save(tmp_path / f"lens.{suffix}").read_bytes()
+    assert written.startswith(begins)
+    assert [path.name for path in tmp_path.iterdir()] == [f"lens.{suffix}"]
+
+
 def test_provenance(result: wb.Result) -> None:
     made_of = result.provenance
     assert made_of["settings"]["top_k"] == 3

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["Result"]
+__all__ = ["Result", "checked_destination"]
 
 TABLE_ROWS = 20
 
@@ -75,20 +75,17 @@ class Result:
         return pd.DataFrame(rows)
 
     def save(self, path: str | Path) -> Path:
-        """Save everything as netCDF (.nc), or the tidy rows as .parquet, .csv or .json.
+        """Save by suffix: all of it (.nc), tidy rows (.parquet, .csv, .json) or the figure.
 
-        Only netCDF can be loaded back; all four can be read without this project. The file appears
-        whole or not at all.
+        Figures are .html, .png, .svg or .pdf; for other than the default figure or size, see `plot`
+        and `workbench.figures.save_figure`. netCDF alone can be loaded back; every file can be read
+        without this project, and appears whole or not at all.
 
         Raises:
             ResultError: another suffix, or a folder that is not there.
         """
-        path = Path(path)
-        if path.suffix not in WRITERS:
-            raise ResultError(f"{path}: expected a suffix of {', '.join(WRITERS)}")
-        if not path.parent.is_dir():
-            raise ResultError(f"no folder {path.parent}: make it first")
-        unfinished = path.with_name(path.name + ".part")
+        path = checked_destination(path)
+        unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
         try:
             WRITERS[path.suffix](self, unfinished)
             unfinished.replace(path)
@@ -135,6 +132,20 @@ class Result:
         }
 
 
+def checked_destination(path: str | Path) -> Path:
+    """`path`, if a result could be saved there.
+
+    Raises:
+        ResultError: a suffix that says nothing, or a folder that is not there.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ResultError(f"{path}: expected a suffix of {', '.join(WRITERS)}")
+    if not path.parent.is_dir():
+        raise ResultError(f"no folder {path.parent}: make it first")
+    return path
+
+
 def _structs(value: Any) -> Any:
     """[[token, score], ...] -> [{"token": ..., "score": ...}, ...]; anything else as it is."""
     if not (isinstance(value, list) and all(isinstance(pair, list) for pair in value)):
@@ -146,9 +157,16 @@ def _write_json(result: Result, path: Path) -> None:
     path.write_text(json.dumps(result.rows(), ensure_ascii=False), encoding="utf-8")
 
 
+def _write_figure(result: Result, path: Path) -> None:
+    from workbench.figures import save_figure
+
+    save_figure(result.plot(), path)
+
+
 WRITERS: Mapping[str, Callable[[Result, Path], Any]] = {
     ".nc": lambda result, path: result.data.to_netcdf(path, engine="h5netcdf"),
     ".parquet": lambda result, path: result.to_frame().to_parquet(path),
     ".csv": lambda result, path: result.to_frame().to_csv(path, index=False),
     ".json": _write_json,
+    **dict.fromkeys((".html", ".png", ".svg", ".pdf"), _write_figure),
 }
