@@ -187,6 +187,17 @@ def test_resid_mid_edit_moves_the_skip_connection_too(family: str) -> None:
     torch.testing.assert_close(edited["resid_post", 2], after, **close(family))
 
 
+def test_edits_of_one_block_build_on_each_other() -> None:
+    """resid_mid + 1 on top of resid_pre + 1, in whatever order they are given."""
+    hooked = model("gpt2")
+    one = torch.ones(16)
+    edits = [wb.Edit.add(("resid_mid", 2), one), wb.Edit.add(("resid_pre", 2), one)]
+    expected = hooked.intervene("abc", edits[1:], ["resid_mid"])["resid_mid", 2] + 1
+    for order in (edits, edits[::-1]):
+        found = hooked.intervene("abc", order, ["resid_mid"])["resid_mid", 2]
+        torch.testing.assert_close(found, expected, **CLOSE64)
+
+
 def test_edit_acts_at_its_positions_only() -> None:
     hooked = model("llama")
     edit = wb.Edit.add(("resid_post", 1), torch.ones(16), positions="last")

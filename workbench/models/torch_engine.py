@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from workbench.errors import ModelError, SettingError
+from workbench.errors import ModelError, PromptError, SettingError
 from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch, Padding, Places
 from workbench.models.captures import Captures, Read
@@ -23,6 +23,7 @@ from workbench.models.hooks import Point, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.taps import edit_taps, gathering, recording, shifted
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.prompts import Prompt, Prompts, PromptSet
 
@@ -210,13 +211,13 @@ class TorchModel:
             UnsupportedError: a site that this model does not have or that failed its check.
         """
         wanted = [self._sites(read.sites, start) for read in reads]
-        places = [_shifted(batch.places(read.positions), prefix) for read in reads]
+        places = [shifted(batch.places(read.positions), prefix) for read in reads]
         values: list[dict[Site, Tensor]] = [{} for _ in reads]
         taps = self._edit_taps(batch, edits, start, prefix)
         columns = []
         for sites, where, out in zip(wanted, places, values, strict=True):
             taps += [
-                (self.anatomy.point(s), _gathered(where, out, s))
+                (self.anatomy.point(s), gathering(where, out, s))
                 for s in sites
                 if s.name != "logits"
             ]
@@ -257,31 +258,13 @@ class TorchModel:
     def _edit_taps(
         self, batch: Batch, edits: Sequence[Edit], start: Start | None, prefix: KeyValues | None
     ) -> list[tuple[Point, Tap]]:
+        """Taps in the order of the edits, but resid_mid last: it builds on resid_pre and attn_out."""
         taps: list[tuple[Point, Tap]] = []
-        for edit in edits:
-            (site,) = self._sites([edit.site], start)
-            where = _shifted(batch.places(edit.positions), prefix)
-            if site.name == "resid_mid":
-                taps += self._resid_mid_taps(edit, where)
-            else:
-                taps.append((self.anatomy.point(site), _edited(edit, where)))
+        for edit in sorted(edits, key=lambda edit: edit.target.name == "resid_mid"):
+            self._sites([edit.site], start)
+            where = shifted(batch.places(edit.positions), prefix)
+            taps += edit_taps(self.anatomy, edit, where)
         return taps
-
-    def _resid_mid_taps(self, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
-        """Set resid_mid by replacing attn_out, so that the skip connection sees the edit too."""
-        self.anatomy.require_resid_mid()
-        layer = edit.target.layer
-        before: list[Tensor] = []
-
-        def replace_attn_out(out: Tensor) -> Tensor:
-            resid_pre = before.pop()
-            old = where.gather(resid_pre + out)
-            return where.scatter(out, edit.change(old, where) - where.gather(resid_pre))
-
-        return [
-            (self.anatomy.point(Site("resid_pre", layer)), before.append),
-            (self.anatomy.point(Site("attn_out", layer)), replace_attn_out),
-        ]
 
     # --- gradients -------------------------------------------------------------------------
 
@@ -333,7 +316,7 @@ class TorchModel:
         batch = self._batch(batch).padded_right()
         modules = [self.anatomy.part(layer, self.anatomy.map_path(name)) for name, layer in maps]
         inputs: dict[int, Tensor] = {}
-        taps = [(Point(m, "input"), _record(inputs, i)) for i, m in enumerate(modules)]
+        taps = [(Point(m, "input"), recording(inputs, i)) for i, m in enumerate(modules)]
         with self.lock, attached(taps):
             points = [Point(module, "output") for module in modules]
             deltas = gradients(self.hf, self.anatomy, batch, loss, points, at)
@@ -369,7 +352,7 @@ class TorchModel:
         block, family = self.anatomy.block(layer), self.anatomy.family
         found: dict[int, Tensor] = {}
         site = {"block": "resid_post", "attention": "attn_out", "mlp": "mlp_out"}[part]
-        tap = (self.anatomy.point(Site(site, layer)), _record(found, 0))
+        tap = (self.anatomy.point(Site(site, layer)), recording(found, 0))
         with self.lock, torch.no_grad(), ExitStack() as stack:
             if part == "attention":
                 stack.enter_context(silenced(block.get_submodule(family.mlp), returns_tuple=False))
@@ -399,43 +382,16 @@ class TorchModel:
 
 
 def _listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
+    """Prompts, checked as a set, or encoded ones as they are."""
     if isinstance(prompts, str | Prompt | PromptSet):
         return PromptSet.of(prompts)
     items = list(prompts)
     encoded = [item for item in items if isinstance(item, EncodedPrompt)]
-    if items and len(encoded) == len(items):
-        return encoded
-    return PromptSet.of(item for item in items if not isinstance(item, EncodedPrompt))
+    plain = [item for item in items if not isinstance(item, EncodedPrompt)]
+    if encoded and plain:
+        raise PromptError("prompts and encoded prompts in one batch: expected one kind")
+    return encoded or PromptSet.of(plain)
 
 
 def _logits_of(sites: Sequence[Site]) -> Site | None:
     return next((site for site in sites if site.name == "logits"), None)
-
-
-def _gathered(where: Places, out: dict[Site, Tensor], site: Site) -> Tap:
-    def tap(value: Tensor) -> None:
-        out[site] = where.gather(value)
-
-    return tap
-
-
-def _record(out: dict[int, Tensor], key: int) -> Tap:
-    def tap(value: Tensor) -> None:
-        out[key] = value.detach().clone()
-
-    return tap
-
-
-def _edited(edit: Edit, where: Places) -> Tap:
-    return lambda value: where.scatter(value, edit.change(where.gather(value), where))
-
-
-def _shifted(where: Places, prefix: KeyValues | None) -> Places:
-    """`where` in the columns that are run after `prefix`."""
-    if prefix is None:
-        return where
-    if int(where.column.min()) < prefix.width:
-        raise SettingError(
-            f"positions reach into the first {prefix.width} columns, which are not run"
-        )
-    return replace(where, column=where.column - prefix.width)

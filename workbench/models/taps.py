@@ -1,0 +1,81 @@
+"""What hangs on a hook: reading a site at places, keeping it whole, replacing it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from torch import Tensor
+
+from workbench.errors import SettingError
+from workbench.models.anatomy import Anatomy
+from workbench.models.batch import Places
+from workbench.models.edits import Edit
+from workbench.models.hooks import Point, Tap
+from workbench.models.keys_values import KeyValues
+from workbench.models.sites import Site
+
+__all__ = ["edit_taps", "gathering", "recording", "shifted"]
+
+Key = TypeVar("Key")
+
+
+def gathering(where: Places, out: dict[Site, Tensor], site: Site) -> Tap:
+    """Put the values at `where`, a copy, into `out[site]`."""
+
+    def tap(value: Tensor) -> None:
+        out[site] = where.gather(value)
+
+    return tap
+
+
+def recording(out: dict[Key, Tensor], key: Key) -> Tap:
+    """Put a copy of the whole value into `out[key]`."""
+
+    def tap(value: Tensor) -> None:
+        out[key] = value.detach().clone()
+
+    return tap
+
+
+def edit_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
+    """The taps that make `edit` at `where`."""
+    if edit.target.name == "resid_mid":
+        return _resid_mid_taps(anatomy, edit, where)
+
+    def tap(value: Tensor) -> Tensor:
+        return where.scatter(value, edit.change(where.gather(value), where))
+
+    return [(anatomy.point(edit.target), tap)]
+
+
+def _resid_mid_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
+    """Set resid_mid by replacing attn_out, so that the skip connection sees the edit too."""
+    anatomy.require_resid_mid()
+    layer = edit.target.layer
+    before: dict[str, Tensor] = {}
+
+    def replace_attn_out(out: Tensor) -> Tensor:
+        resid_pre = before.pop("resid_pre")
+        old = where.gather(resid_pre + out)
+        return where.scatter(out, edit.change(old, where) - where.gather(resid_pre))
+
+    return [
+        (anatomy.point(Site("resid_pre", layer)), recording(before, "resid_pre")),
+        (anatomy.point(Site("attn_out", layer)), replace_attn_out),
+    ]
+
+
+def shifted(where: Places, prefix: KeyValues | None) -> Places:
+    """`where` in the columns that are run after `prefix`.
+
+    Raises:
+        SettingError: a place in the columns that `prefix` covers.
+    """
+    if prefix is None:
+        return where
+    if int(where.column.min()) < prefix.width:
+        raise SettingError(
+            f"positions reach into the first {prefix.width} columns, which are not run"
+        )
+    return replace(where, column=where.column - prefix.width)
