@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ModelError, PromptError, SettingError
 from workbench.models.anatomy import Anatomy
-from workbench.models.batch import Batch, Padding, Places
+from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.edits import Edit
 from workbench.models.fingerprint import Fingerprint
