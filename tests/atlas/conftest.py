@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from workbench.atlas import model_path
-from workbench.atlas.measure import Subject, load, table
+from workbench.atlas.measure import Loaded, load, table
 from workbench.atlas.trace import trace
 
 
@@ -18,30 +19,30 @@ def one_thread() -> Any:
 
 
 @pytest.fixture(scope="session")
-def atlas(one_thread: None) -> Subject:
+def atlas(one_thread: None) -> Loaded:
     return load(model_path("atlas"))
 
 
 @pytest.fixture(scope="session")
-def bag(one_thread: None) -> Subject:
+def bag(one_thread: None) -> Loaded:
     return load(model_path("atlas-bag"))
 
 
 @pytest.fixture(scope="session")
-def atlas_table(atlas: Subject) -> dict[str, Any]:
+def atlas_table(atlas: Loaded) -> dict[str, Any]:
     return table(atlas)
 
 
 @pytest.fixture(scope="session")
-def bag_table(bag: Subject) -> dict[str, Any]:
+def bag_table(bag: Loaded) -> dict[str, Any]:
     return table(bag)
 
 
 @pytest.fixture(scope="session")
-def atlas_trace(atlas: Subject) -> dict[str, Any]:
+def atlas_trace(atlas: Loaded) -> dict[str, Any]:
     return trace(atlas)
 
 
 @pytest.fixture(scope="session")
-def bag_trace(bag: Subject) -> dict[str, Any]:
+def bag_trace(bag: Loaded) -> dict[str, Any]:
     return trace(bag)

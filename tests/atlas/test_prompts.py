@@ -1,8 +1,9 @@
 import json
 
 import pytest
+
 from workbench.atlas import MODELS, PROMPTS, model_path, prompts_path
-from workbench.atlas.measure import Subject
+from workbench.atlas.measure import Loaded
 from workbench.atlas.prompts import SETS, read_prompts
 
 
@@ -12,7 +13,7 @@ def test_prompt_files_are_the_ones_the_code_writes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_targets_and_foils_are_one_token_and_differ(name: str, atlas: Subject) -> None:
+def test_targets_and_foils_are_one_token_and_differ(name: str, atlas: Loaded) -> None:
     for prompt in read_prompts(name):
         assert prompt["target"].startswith(" ")
         assert atlas.token(prompt["target"]) != atlas.token(prompt["foil"])

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from workbench.atlas.measure import Loaded, load
 from workbench.atlas.recipe import RECIPES
-from workbench.atlas.train import learning_rate, main, train
 from workbench.atlas.tokenizer import train_tokenizer
-from workbench.atlas.measure import Subject, load
+from workbench.atlas.train import main, rate_share, train
 
 
 @pytest.mark.parametrize("name", ["atlas", "atlas-bag"])
@@ -39,14 +40,14 @@ def test_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").is_file()
 
 
-def test_tokenizer_comes_out_the_same(atlas: Subject) -> None:
+def test_tokenizer_comes_out_the_same(atlas: Loaded) -> None:
     again = train_tokenizer(RECIPES["atlas"].context)
     assert again.get_vocab() == atlas.tokenizer.get_vocab()
 
 
 def test_learning_rate_rises_then_falls() -> None:
     recipe = RECIPES["atlas"]
-    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
-    assert max(rates) == pytest.approx(recipe.peak_rate)
+    rates = [rate_share(recipe, step) for step in range(recipe.steps)]
+    assert max(rates) == pytest.approx(1)
     assert rates.index(max(rates)) in (recipe.warmup - 1, recipe.warmup)
-    assert rates[-1] == pytest.approx(recipe.last_rate, rel=0.01)
+    assert rates[-1] == pytest.approx(recipe.last_share, rel=0.01)
