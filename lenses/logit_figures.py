@@ -7,8 +7,7 @@ one line, when asked for a prompt, site, layer, position or colour that the resu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from workbench.errors import ResultError
 from workbench.figures import (
     Cells,
     Curves,
-    Scale,
     Theme,
     box,
     layer_curves,
@@ -35,79 +33,49 @@ from workbench.figures import (
     token_bars,
     visible,
 )
+from workbench.figures.quantity import (
+    Quantity,
+    exp,
+    from_zero,
+    unit_interval,
+    up_to_ln2,
+    up_to_zero,
+    whole,
+)
+from workbench.figures.reading import Pick, chosen, picked, reading, words
 
-__all__ = ["COLOURS", "candidates", "cells", "curves", "figure", "reading", "strip", "words"]
-
-Pick = slice | Sequence[int] | None
-"""Coordinates along one axis: a slice with both ends included, a list, or None for the default."""
+__all__ = ["COLOURS", "candidates", "cells", "curves", "figure", "strip"]
 
 HOVERED = 3
 STATES = ("resid_pre", "resid_mid", "resid_post")
 
 
-@dataclass(frozen=True)
-class Colour:
-    """One way to colour the cells: how the value is had and how it becomes a colour.
-
-    `values` gives the base-10 logarithm of the quantity where it is `logarithmic`.
-    """
-
-    label: str
-    unit: str
-    hue: str
-    values: Callable[[xr.Dataset], xr.DataArray]
-    ends: Callable[[float, float], tuple[float, float]]
-    logarithmic: bool = False
-
-    def number(self, value: float) -> str:
-        """A value of the cells as a person writes the quantity."""
-        return f"{round(10**value if self.logarithmic else value, 4):.4g}"
-
-    def scale(self, values: xr.DataArray) -> Scale:
-        """The scale over all values of the reading, so that pages of one prompt compare."""
-        low, high = self.ends(float(values.min()), float(values.max()))
-        ticks = {float(n): f"{10**n:,}" for n in range(round(high) + 1)} if self.logarithmic else {}
-        return Scale(self.label, self.unit, self.hue, low, high, ticks, reverse=self.logarithmic)
-
-
-def _exp(logarithm: xr.DataArray) -> xr.DataArray:
-    exponential: xr.DataArray = ufuncs.exp(logarithm)
-    return exponential
-
-
-def _unit(low: float, high: float) -> tuple[float, float]:
-    return 0.0, 1.0
-
-
-def _to_zero(low: float, high: float) -> tuple[float, float]:
-    return math.floor(low), 0.0
-
-
-def _divergence(low: float, high: float) -> tuple[float, float]:
-    return 0.0, math.log(2)
-
-
-def _from_zero(low: float, high: float) -> tuple[float, float]:
-    return 0.0, max(1.0, math.ceil(high))
-
-
-COLOURS: Mapping[str, Colour] = {
-    "probability": Colour(
-        "p(top-1)", "probability", "blue", lambda one: _exp(one["top_logprob"].isel(k=0)), _unit
+COLOURS: Mapping[str, Quantity] = {
+    "probability": Quantity(
+        "p(top-1)",
+        "probability",
+        "blue",
+        lambda one: exp(one["top_logprob"].isel(k=0)),
+        unit_interval,
     ),
-    "target": Colour("log p(target)", "nat", "green", lambda one: one["target_logprob"], _to_zero),
-    "rank": Colour(
+    "target": Quantity(
+        "log p(target)", "nat", "green", lambda one: one["target_logprob"], up_to_zero
+    ),
+    "rank": Quantity(
         "rank of target",
         "1 = best",
         "green",
         lambda one: ufuncs.log10(one["target_rank"]),
-        _from_zero,
+        from_zero,
         logarithmic=True,
+        reverse=True,
     ),
-    "entropy": Colour("entropy", "nat", "purple", lambda one: one["entropy"], _from_zero),
-    "kl": Colour("KL(final || layer)", "nat", "orange", lambda one: one["kl"], _from_zero),
-    "js": Colour("JS(final, layer)", "nat", "orange", lambda one: one["js"], _divergence),
-    "norm": Colour("norm", "L2", "purple", lambda one: one["norm"], _from_zero),
+    "entropy": Quantity("entropy", "nat", "purple", lambda one: one["entropy"], from_zero),
+    "kl": Quantity("KL(final || layer)", "nat", "orange", lambda one: one["kl"], from_zero),
+    "js": Quantity("JS(final, layer)", "nat", "orange", lambda one: one["js"], up_to_ln2),
+    "norm": Quantity(
+        "norm", "L2", "purple", lambda one: ufuncs.log10(one["norm"]), whole, logarithmic=True
+    ),
 }
 
 
@@ -171,11 +139,12 @@ def cells(
     """What `figure` draws, as arrays with dims (layer, position); arguments and errors are its.
 
     A norm taken anew makes even a negligible contribution look confident, so cells of attn_out and
-    mlp_out pale with the contribution's norm, against the largest one drawn.
+    mlp_out pale with the contribution's norm, against the position's largest one.
     """
     one = reading(data, prompt, site)
     window = _window(one, layers, positions, selected)
     values = _coloured(one, colour).sel(window)
+    weight = None if one["site"] in STATES else _weight(one).sel(window)
     one = one.sel(window)
     ids = one["top_id"].transpose("layer", "position", "k")
     strong = (ids.isel(k=0) == one["target_id"]) & (one["target_id"] >= 0)
@@ -184,7 +153,7 @@ def cells(
         tokens=values.copy(data=words(one, ids.isel(k=0))),
         hover=values.copy(data=_hovers(one, values, COLOURS[colour])),
         strong=strong.transpose("layer", "position"),
-        weight=None if one["site"] in STATES else _weight(one),
+        weight=weight,
     )
 
 
@@ -213,15 +182,15 @@ def candidates(
     """The top-k tokens of one cell with their probabilities; target and foil are named."""
     one = reading(data, prompt, site)
     cell = one.sel(
-        layer=_one_of("layer", layer, one["layer"].values),
-        position=_one_of("position", position, one["position"].values),
+        layer=chosen("layer", layer, one["layer"].values),
+        position=chosen("position", position, one["position"].values),
     )
     if cell["top_id"].isel(k=0) < 0:
         raise ResultError(f"{one['site'].item()} has no layer {layer}: it begins with block 1")
     known = {"target": cell["target_id"], "foil": cell["foil_id"]}
     notes = {str(words(one, ids)): name for name, ids in known.items() if ids >= 0}
     top = words(one, cell["top_id"]).tolist()
-    return token_bars(top, _exp(cell["top_logprob"]).values.tolist(), themed(theme), notes=notes)
+    return token_bars(top, exp(cell["top_logprob"]).values.tolist(), themed(theme), notes=notes)
 
 
 def curves(
@@ -236,7 +205,7 @@ def curves(
     """Probabilities and entropy of one position along the layers; `layer` is marked."""
     look = themed(theme)
     one = reading(data, prompt, site)
-    column = one.sel(position=_one_of("position", position, one["position"].values))
+    column = one.sel(position=chosen("position", position, one["position"].values))
     stack = [Curves("probability", _probabilities(column), (-0.03, 1.03))]
     if column["entropy"].notnull().any():
         high = math.ceil(float(column["entropy"].max())) or 1
@@ -246,35 +215,6 @@ def curves(
     if layer is not None:
         drawn.add_shape(layer_mark(layer, look))
     return drawn
-
-
-def reading(
-    data: xr.Dataset, prompt: str | int | None = None, site: str | None = None
-) -> xr.Dataset:
-    """One prompt at one site: dims layer, position and k instead of site and place."""
-    prompt = _one_of("prompt", prompt, data["prompt"].values)
-    site = _one_of("site", site, data["site"].values)
-    here = data.isel(place=np.flatnonzero(data["prompt"].values == prompt)).sel(site=site)
-    if "place" in here.indexes:
-        here = here.reset_index("place")
-    return here.swap_dims(place="position")
-
-
-def words(data: xr.Dataset, ids: xr.DataArray) -> npt.NDArray[Any]:
-    """Text of token ids, in the ids' own shape; "" where there is no id."""
-    flat = np.ravel(ids.values)
-    found = data["vocabulary"].reindex(token_id=flat, fill_value="").values
-    return np.asarray(found, dtype=object).reshape(np.shape(ids.values))
-
-
-def _one_of(name: str, asked: Any, values: npt.NDArray[Any]) -> Any:
-    known = list(dict.fromkeys(values.tolist()))
-    if asked is None:
-        return known[0]
-    if asked not in known:
-        shown = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
-        raise ResultError(f"no {name} {asked!r} in this result: expected one of {shown}")
-    return asked
 
 
 def _coloured(one: xr.Dataset, colour: str) -> xr.DataArray:
@@ -296,7 +236,7 @@ def _box(values: xr.DataArray, selected: tuple[int, int], look: Theme) -> dict[s
 
 def _place(axis: str, at: int, values: xr.DataArray) -> int:
     known: list[int] = values[axis].values.tolist()
-    return known.index(_one_of(axis, at, values[axis].values))
+    return known.index(chosen(axis, at, values[axis].values))
 
 
 def _window(
@@ -306,32 +246,22 @@ def _window(
     places = one["position"].values.tolist()
     layer, position = selected or (known[-1], places[-1])
     for name, asked, those in (("layer", layer, known), ("position", position, places)):
-        _one_of(name, asked, np.asarray(those))
+        chosen(name, asked, np.asarray(those))
     shown = page(len(places), places.index(position))
     return {
-        "layer": rows(known, layer) if layers is None else _picked(one, "layer", layers),
+        "layer": rows(known, layer) if layers is None else picked(one, "layer", layers),
         "position": places[shown.start : shown.stop]
         if positions is None
-        else _picked(one, "position", positions),
+        else picked(one, "position", positions),
     }
-
-
-def _picked(one: xr.Dataset, axis: str, pick: slice | Sequence[int]) -> list[int]:
-    if isinstance(pick, slice):
-        picked: list[int] = one[axis].sel({axis: pick}).values.tolist()
-    else:
-        picked = [_one_of(axis, value, one[axis].values) for value in pick]
-    if not picked:
-        raise ResultError(f"no {axis} in {pick}: expected some of {one[axis].values.tolist()}")
-    return picked
 
 
 def _weight(one: xr.Dataset) -> xr.DataArray:
     norm = one["norm"].transpose("layer", "position")
-    return norm / float(norm.max())
+    return norm / norm.max("layer")
 
 
-def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Colour) -> npt.NDArray[Any]:
+def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Quantity) -> npt.NDArray[Any]:
     best = window.isel(k=slice(HOVERED)).transpose("layer", "position", "k", ...)
     top, chances = words(window, best["top_id"]), np.exp(best["top_logprob"].values)
     places = [
@@ -350,9 +280,9 @@ def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Colour) -> npt.NDA
 
 
 def _probabilities(column: xr.Dataset) -> dict[str, xr.DataArray]:
-    lines = {"p(top-1)": _exp(column["top_logprob"].isel(k=0))}
+    lines = {"p(top-1)": exp(column["top_logprob"].isel(k=0))}
     for name in ("target", "foil"):
         if column[f"{name}_id"] >= 0:
             text = visible(str(words(column, column[f"{name}_id"])))
-            lines[f"p({name} {text})"] = _exp(column[f"{name}_logprob"])
+            lines[f"p({name} {text})"] = exp(column[f"{name}_logprob"])
     return lines

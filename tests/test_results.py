@@ -83,7 +83,9 @@ def test_plot_draws_with_the_instruments_figure(result: wb.Result) -> None:
 def test_notebook_bundle_is_plain_and_offline(result: wb.Result) -> None:
     bundle = result._repr_mimebundle_()
     assert set(bundle) == {"application/vnd.plotly.v1+json", "text/html", "text/plain"}
-    assert json.loads(json.dumps(bundle))["application/vnd.plotly.v1+json"]["data"]
+    drawn = json.loads(json.dumps(bundle))["application/vnd.plotly.v1+json"]
+    assert drawn["data"]
+    assert drawn["config"]["showSendToCloud"] is False
     assert "<b>" not in bundle["text/html"]
     assert "http" not in bundle["text/html"]
     assert "logit_lens of" in bundle["text/plain"]

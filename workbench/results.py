@@ -123,7 +123,10 @@ class Result:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Plotly's own MIME type and a plain table: nothing that loads from a network."""
+        from workbench.figures import graph_config
+
         figure: dict[str, Any] = json.loads(self.plot().to_json())
+        figure["config"] = graph_config()
         table = self.to_frame().head(TABLE_ROWS).to_html(escape=True, index=False)
         return {
             "application/vnd.plotly.v1+json": figure,

@@ -1,0 +1,42 @@
+"""Named-axis data as plotly figures: themes, token text, layer grids, curves, and files.
+
+Everything here takes xarray arrays with the dims `layer` and `position` and gives plain plotly
+figures; nothing here knows an instrument, a notebook or the app.
+"""
+
+from workbench.figures.axes import layer_name, layer_ticks
+from workbench.figures.bars import token_bars
+from workbench.figures.curves import Curves, layer_curves, layer_mark
+from workbench.figures.grid import Cells, box, layer_grid
+from workbench.figures.saving import BrowserMissingError, graph_config, save_figure
+from workbench.figures.scale import Scale
+from workbench.figures.strip import layer_strip
+from workbench.figures.theme import DARK, LIGHT, Theme, themed
+from workbench.figures.tokens import markup, shorten, visible
+from workbench.figures.window import page, rows
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "BrowserMissingError",
+    "Cells",
+    "Curves",
+    "Scale",
+    "Theme",
+    "box",
+    "graph_config",
+    "layer_curves",
+    "layer_grid",
+    "layer_mark",
+    "layer_name",
+    "layer_strip",
+    "layer_ticks",
+    "markup",
+    "page",
+    "rows",
+    "save_figure",
+    "shorten",
+    "themed",
+    "token_bars",
+    "visible",
+]
