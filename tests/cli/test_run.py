@@ -64,7 +64,9 @@ def test_a_llama_folder_with_a_target_id(llama_folder: Path) -> None:
 
 def test_a_prompts_file_and_every_output(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
-    file.write_text('{"text": "The capital of France is", "id": "fr", "target": " Paris"}\n{"text": "x"}\n')
+    file.write_text(
+        '{"text": "The capital of France is", "id": "fr", "target": " Paris"}\n{"text": "x"}\n'
+    )
     for suffix in ("nc", "parquet", "csv", "json", "html"):
         out = tmp_path / f"out.{suffix}"
         done = invoke(
@@ -78,7 +80,9 @@ def test_a_prompts_file_and_every_output(tmp_path: Path) -> None:
 
 
 def test_settings_and_table() -> None:
-    done = invoke(*PARIS, "--set", "top_k=2", "--set", "sites=resid_post,mlp_out", "--set", "positions=last")
+    done = invoke(
+        *PARIS, "--set", "top_k=2", "--set", "sites=resid_post,mlp_out", "--set", "positions=last"
+    )
     assert done.exit_code == 0, done.output
     assert "'mlp_out'" in done.stdout
     assert "' Paris'" in done.stdout
