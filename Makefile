@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workbench
-ROOMS := workbench lenses probes app
 
 .PHONY: setup browser demo test test-cuda check bench clean
 

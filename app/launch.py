@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import secrets
+import sys
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,5 +82,11 @@ def _folders(root: Path | None) -> list[Path]:
 
 def _announce(address: str, *, browser: bool) -> None:
     typer.echo(f"The workbench is at {address} (Ctrl+C stops it)")
-    if browser:
+    if browser and _has_screen():
         webbrowser.open(address)
+
+
+def _has_screen() -> bool:
+    """Without one, `webbrowser` would fill the terminal with a text browser."""
+    desktop = sys.platform in ("darwin", "win32")
+    return desktop or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -54,8 +54,6 @@ def broken() -> wb.Model:
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    # A test machine's cores are shared, and threads of torch that wait for each other lose.
-    torch.set_num_threads(1)
     server = listen(create_app({"atlas": wb.load, "deep": deep, "broken": broken}), port=0)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -67,7 +65,8 @@ def address() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, NAMES)))
+        # None stands for the one that Playwright installed.
+        path = next(filter(None, map(shutil.which, NAMES)), None)
         browser = playwright.chromium.launch(executable_path=path, args=SWITCHES.split())
         yield browser
         browser.close()
