@@ -47,13 +47,11 @@ def run(device: torch.device, rounds: int) -> Iterator[Line]:
 
 
 def random_gpt2(device: torch.device) -> wb.TorchModel:
-    """GPT-2 small's shape, with random weights and a tokenizer that is not used."""
+    """GPT-2 small's shape, with random weights and Atlas' tokenizer, which is not used."""
     import transformers
 
-    from tests.tiny import tokenizer
-
     hf = transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(device).eval()
-    return wb.load(hf, tokenizer())
+    return wb.load(hf, wb.load().tokenizer)
 
 
 def random_batch(model: wb.TorchModel) -> wb.Batch:
