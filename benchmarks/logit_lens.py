@@ -175,8 +175,8 @@ def agree(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 def against_transformer_lens(model: wb.TorchModel, batch: wb.Batch, rounds: int) -> list[Line]:
     """From tokens to log-probabilities, top 5 and entropy at every place, its way and ours.
 
-    The peer gives log-probability, top 5 and entropy; ours gives these and the divergences, norm,
-    settling layer besides. The peer takes a transformer-lens bridge over the same weights.
+    Both sides give log-probabilities, top 5 and entropy. The peer takes a transformer-lens bridge
+    over the same weights.
     """
     from transformer_lens.tools.analysis.logit_lens import logit_lens
 
@@ -187,9 +187,10 @@ def against_transformer_lens(model: wb.TorchModel, batch: wb.Batch, rounds: int)
 
     @torch.no_grad()
     def ours() -> dict[str, Tensor]:
-        states = list(model.capture(batch, ["resid_post"]).stack("resid_post"))
+        captures = model.capture(batch, ["resid_post"])
+        states = [captures["resid_post", layer] for layer in captures.layers("resid_post")]
         none = torch.empty(0, len(states[0]), dtype=torch.int64, device=model.device)
-        found = statistics(states, states[-1], model.readout, k=TOP, followed=none)
+        found = statistics(states, states[-1], model.readout, k=TOP, followed=none, compare=False)
         return {"top_id": found.top_id, "top_logprob": found.top_logprob, "entropy": found.entropy}
 
     def floor() -> None:

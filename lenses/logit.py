@@ -46,6 +46,7 @@ class LogitLens(Reading):
         sites: of resid_post (with the embedding as layer 0), resid_pre, resid_mid, attn_out,
             mlp_out.
         positions: "all", "last", indices, a slice, or a role such as "last_subject".
+        divergences: whether to take KL and Jensen-Shannon, about a sixth of the whole cost.
 
     Result axes: site, layer, place, k. Variables: top_id, top_logprob (site, layer, place, k);
     entropy, kl, js, norm, target_logprob, target_rank, foil_logprob, foil_rank
@@ -59,6 +60,7 @@ class LogitLens(Reading):
     top_k: int = 5
     sites: Sequence[str] = ("resid_post",)
     positions: Positions = "all"
+    divergences: bool = True
 
     name: ClassVar[str] = "logit_lens"
     title: ClassVar[str] = "Logit lens"
@@ -118,6 +120,7 @@ class LogitLens(Reading):
             captures.readout,
             k=self.top_k,
             followed=torch.stack(list(targets.values())),
+            compare=self.divergences,
         )
         norms = torch.stack([captures[site].float().norm(dim=-1) for site in wanted])
         grid = _Grid(tuple(self.sites), n_layers, wanted)

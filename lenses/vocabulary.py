@@ -48,7 +48,7 @@ class Statistics:
     @classmethod
     def empty(cls, layers: int, places: int, k: int, targets: int, like: Tensor) -> Statistics:
         """Room for the numbers, on the device of `like`."""
-        real = like.new_empty(layers, places)
+        real = like.new_full((layers, places), math.nan)
         top = like.new_empty(layers, places, k)
         follow = like.new_full((targets, layers, places), math.nan)
         ids = torch.empty_like(top, dtype=torch.int64)
@@ -59,7 +59,13 @@ class Statistics:
 
 @torch.no_grad()
 def statistics(
-    states: Sequence[Tensor], final: Tensor, readout: Readout, *, k: int, followed: Tensor
+    states: Sequence[Tensor],
+    final: Tensor,
+    readout: Readout,
+    *,
+    k: int,
+    followed: Tensor,
+    compare: bool = True,
 ) -> Statistics:
     """Read every state in the vocabulary and compare it with the final one.
 
@@ -69,19 +75,21 @@ def statistics(
         readout: [rows, d] -> [rows, V] logits; a new tensor, which is overwritten.
         k: how many top tokens, at most V.
         followed: [T, N] ids of tokens to follow; -1 where there is none.
+        compare: whether to compare with `final`; KL and JS are NaN otherwise.
     """
     dtype = torch.promote_types(final.dtype, torch.float32)
     places = final.shape[0]
     like = final.new_empty(0, dtype=dtype)
     out = Statistics.empty(len(states), places, k, followed.shape[0], like)
     for rows in _spans(places, PRODUCT_ROWS.get(final.device.type, PRODUCT_ROWS["cpu"])):
-        final_logits = readout(final[rows]).to(dtype)
-        reference = _Reference.of(final_logits)
+        final_logits = readout(final[rows]).to(dtype)  # also the logits of the layer that is final
+        reference = _Reference.of(final_logits) if compare else None
         for layer, state in enumerate(states):
             logits = final_logits if state is final else readout(state[rows]).to(dtype)
             for block in _blocks(logits):
                 where = slice(rows.start + block.start, rows.start + block.stop)
-                _fill(out, layer, where, logits[block], reference.rows(block), followed[:, where])
+                final_rows = None if reference is None else reference.rows(block)
+                _fill(out, layer, where, logits[block], final_rows, followed[:, where])
     return out
 
 
@@ -113,7 +121,12 @@ class _Reference:
 
 
 def _fill(
-    out: Statistics, layer: int, where: slice, z: Tensor, final: _Reference, followed: Tensor
+    out: Statistics,
+    layer: int,
+    where: slice,
+    z: Tensor,
+    final: _Reference | None,
+    followed: Tensor,
 ) -> None:
     """The statistics of one layer at some places; the logits `z` [rows, V] are overwritten."""
     ids, values = top_k(z, out.top_id.shape[-1])
@@ -124,17 +137,18 @@ def _fill(
     total = p.sum(-1)
     log_total = total.log()
     entropy = log_total - _dot(p, z) / total
-    kl = log_total - 2 * _dot(final.half, z) - final.entropy
-    mixture = p.mul_(0.5 / total[:, None]).add_(final.half)
-    js = -_dot(mixture, torch.log(mixture, out=z)) - (entropy + final.entropy) / 2
     normaliser = (log_total + peak[:, 0])[:, None]
     out.top_id[layer, where] = ids
     out.top_logprob[layer, where] = values - normaliser
     out.entropy[layer, where] = entropy
-    out.kl[layer, where] = kl.clamp_min(0)  # rounding alone can make it negative
-    out.js[layer, where] = js.clamp(0, math.log(2))
     out.logprob[:, layer, where] = scores - normaliser.T
     out.rank[:, layer, where] = ranks
+    if final is not None:
+        kl = log_total - 2 * _dot(final.half, z) - final.entropy
+        mixture = p.mul_(0.5 / total[:, None]).add_(final.half)
+        js = -_dot(mixture, torch.log(mixture, out=z)) - (entropy + final.entropy) / 2
+        out.kl[layer, where] = kl.clamp_min(0)  # rounding alone can make it negative
+        out.js[layer, where] = js.clamp(0, math.log(2))
 
 
 def _follow(z: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:

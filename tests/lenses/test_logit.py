@@ -83,6 +83,17 @@ def test_lens_of_the_last_block_is_the_models_own_distribution(family: str) -> N
     assert (data.kl == 0).all() or float(data.kl.max()) < ATOL
 
 
+def test_divergences_can_be_left_out() -> None:
+    prompt = wb.Prompt(TEXTS[0], target=65)
+    full = LogitLens()(model("llama"), prompt).data
+    lean = LogitLens(divergences=False)(model("llama"), prompt).data
+    assert lean.kl.isnull().all()
+    assert lean.js.isnull().all()
+    xr.testing.assert_identical(
+        lean.drop_vars(["kl", "js"]).drop_attrs(), full.drop_vars(["kl", "js"]).drop_attrs()
+    )
+
+
 def test_contributions_have_a_norm_but_no_entropy_or_divergence() -> None:
     hooked = model("gemma2")
     data = LogitLens(sites=["mlp_out", "attn_out"])(hooked, TEXTS[0]).data
