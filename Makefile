@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/workbench app $(ARGS)
 
 test: setup browser check
-	$(BIN)/python -m pytest -m "not cuda" $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-cuda: setup
 	$(BIN)/python -m pytest -m cuda $(ARGS)

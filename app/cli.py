@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import sys
@@ -107,7 +108,8 @@ def run(
         trust_remote_code=trust_remote_code,
     )
     if plan:
-        typer.echo(wb.plan(loaded, chosen, [configured], batch_size=batch_size))
+        cost = wb.plan(loaded, chosen, [configured], batch_size=batch_size)
+        typer.echo(json.dumps([dataclasses.asdict(cost)]) if as_json else cost)
         return
     (result,) = wb.measure(
         loaded, chosen, [configured], batch_size=batch_size, progress=show_progress
@@ -196,7 +198,7 @@ def doctor(
 
     sound = diagnose(typer.echo)
     if model is not None:
-        examine(_load(model, dtype=dtype, device=device), typer.echo)
+        sound &= examine(_load(model, dtype=dtype, device=device), typer.echo)
     if not sound:
         sys.exit(1)
 

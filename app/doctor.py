@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def diagnose(say: Say) -> bool:
     import torch
 
     say(f"{OURS} {version(OURS)}, Python {platform.python_version()}")
-    say(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    say(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     say(f"CUDA devices: {', '.join(devices) or 'none'}; CPU threads: {torch.get_num_threads()}")
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -43,6 +43,13 @@ def diagnose(say: Say) -> bool:
     for line in shadowed:
         say(line)
     return not shadowed
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def shadows() -> list[str]:
@@ -55,13 +62,15 @@ def shadows() -> list[str]:
     ]
 
 
-def examine(model: wb.TorchModel, say: Say) -> None:
-    """Print each load-time identity of `model` with its error and tolerance."""
+def examine(model: wb.TorchModel, say: Say) -> bool:
+    """Print each load-time identity of `model` with its error; False where one fails."""
     from workbench.models.checks import check
 
     say(repr(model))
-    for result in check(model):
+    checks = check(model)
+    for result in checks:
         verdict = "holds" if result.holds else "FAILS"
         say(
             f"{verdict}: {result.identity} (error {result.error:.2g}, tolerance {result.tolerance:.2g})"
         )
+    return all(result.holds for result in checks)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lenses.vocabulary import Statistics, statistics
-from workbench.errors import SettingError
+from workbench.errors import ModelError, SettingError
 from workbench.instrument import Citation, Measured, Named, Reading
 from workbench.models.captures import Captures, Read
-from workbench.models.positions import Positions
+from workbench.models.positions import Positions, checked_positions
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
 
@@ -33,7 +33,7 @@ class LogitLens(Reading):
 
     The norm's statistics are taken anew at each layer. Beside the top tokens: entropy,
     KL(final || layer), Jensen-Shannon divergence, log-probability and rank of a target and a foil,
-    the settling layer (the first from which on the top token stays the final one), and the layer
+    the settling layer (the first from which on the top token stays the model's own), and the layer
     of the target's highest probability, against its final one.
 
     For `attn_out` and `mlp_out` a norm taken anew makes a negligible output look confident: their
@@ -50,7 +50,8 @@ class LogitLens(Reading):
 
     Result axes: site, layer, place, k. Variables: top_id, top_logprob (site, layer, place, k);
     entropy, kl, js, norm, target_logprob, target_rank, foil_logprob, foil_rank
-    (site, layer, place); settling_layer, target_peak_layer, target_peak_logprob (site, place);
+    (site, layer, place); settling_layer (-1 for contributions and where it never settles),
+    target_peak_layer, target_peak_logprob (site, place);
     target_id, foil_id (place; -1 for none); vocabulary (token_id). NaN (-1 for ids) where a site
     has no such layer.
 
@@ -78,13 +79,16 @@ class LogitLens(Reading):
     def __post_init__(self) -> None:
         if isinstance(self.sites, str):
             object.__setattr__(self, "sites", tuple(self.sites.split(",")))
+        object.__setattr__(self, "positions", checked_positions(self.positions))
+        if len(set(self.sites)) < len(self.sites):
+            raise SettingError(f"logit_lens: sites {list(self.sites)}: one is named twice")
         unknown = [site for site in self.sites if site not in STATES + CONTRIBUTIONS]
         if unknown or not self.sites:
             expected = ", ".join(STATES + CONTRIBUTIONS)
             raise SettingError(
                 f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}"
             )
-        if not isinstance(self.top_k, int) or self.top_k < 1:
+        if type(self.top_k) is not int or self.top_k < 1:
             raise SettingError(f"logit_lens: top_k is {self.top_k!r}: expected at least 1")
 
     def prepare(self, model: Model) -> None:
@@ -109,22 +113,26 @@ class LogitLens(Reading):
     def measure(self, captures: Captures) -> Measured:
         """Stream every captured state through the readout."""
         n_layers = max(captures.layers("resid_post"))
-        wanted = expand_sites(self.sites, n_layers)
-        final = captures["resid_post", n_layers]
+        last = Site("resid_post", n_layers)
+        sites = tuple(dict.fromkeys((*expand_sites(self.sites, n_layers), last)))
         targets = {
             role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")
         }
         found = statistics(
-            [captures[site] for site in wanted],
-            final,
+            [captures[site] for site in sites],
+            captures[last],
             captures.readout,
             k=self.top_k,
             followed=torch.stack(list(targets.values())),
             compare=self.divergences,
         )
-        norms = torch.stack([captures[site].float().norm(dim=-1) for site in wanted])
-        grid = _Grid(tuple(self.sites), n_layers, wanted)
-        return _named(found, norms, targets, grid)
+        _require_finite(found.entropy, sites, captures)
+        norms = torch.stack([captures[site].float().norm(dim=-1) for site in sites])
+        grid = _Grid(tuple(self.sites), n_layers, sites)
+        settled = settling_layer(grid(found.top_id)[..., 0], found.top_id[sites.index(last), :, 0])
+        for index, name in enumerate(self.sites):
+            settled[index] = -1 if name in CONTRIBUTIONS else settled[index]
+        return _named(found, norms, settled, targets, grid)
 
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
@@ -143,7 +151,7 @@ class LogitLens(Reading):
 
 @dataclass(frozen=True)
 class _Grid:
-    """Places numbers of a list of sites on the axes (site, layer)."""
+    """Places numbers of a list of sites on the axes (site, layer); sites of other names fall out."""
 
     names: tuple[str, ...]
     n_layers: int
@@ -154,7 +162,8 @@ class _Grid:
         empty = float("nan") if values.is_floating_point() else -1
         out = values.new_full((len(self.names), self.n_layers + 1, *values.shape[1:]), empty)
         for value, site in zip(values, self.sites, strict=True):
-            out[self.names.index(site.name), site.layer] = value
+            if site.name in self.names:
+                out[self.names.index(site.name), site.layer] = value
         return out
 
     def states_only(self, values: Tensor) -> Tensor:
@@ -167,7 +176,7 @@ class _Grid:
 
 
 def _named(
-    found: Statistics, norms: Tensor, targets: Mapping[str, Tensor], grid: _Grid
+    found: Statistics, norms: Tensor, settled: Tensor, targets: Mapping[str, Tensor], grid: _Grid
 ) -> dict[str, Named]:
     cell, top_id = ("site", "layer", "place"), grid(found.top_id)
     named = {
@@ -177,7 +186,7 @@ def _named(
         "kl": Named(cell, grid.states_only(found.kl), "nat"),
         "js": Named(cell, grid.states_only(found.js), "nat"),
         "norm": Named(cell, grid(norms), "residual stream units"),
-        "settling_layer": Named(("site", "place"), settling_layer(top_id[..., 0]), "layer"),
+        "settling_layer": Named(("site", "place"), settled, "layer"),
     }
     for index, (role, ids) in enumerate(targets.items()):
         logprob = grid(found.logprob[index])
@@ -185,7 +194,7 @@ def _named(
         named[f"{role}_logprob"] = Named(cell, logprob, "nat")
         named[f"{role}_rank"] = Named(cell, grid(found.rank[index]), "rank")
         if role == "target":
-            peak = logprob.nan_to_num(nan=-torch.inf).max(dim=1)
+            peak = torch.where(logprob.isnan(), -torch.inf, logprob).max(dim=1)
             layer = torch.where(peak.values.isfinite(), peak.indices, -1)
             value = torch.where(peak.values.isfinite(), peak.values, torch.nan)
             named["target_peak_layer"] = Named(("site", "place"), layer, "layer")
@@ -193,14 +202,32 @@ def _named(
     return named
 
 
-def settling_layer(top: Tensor) -> Tensor:
-    """First layer from which on the top token stays the last layer's.
+def _require_finite(entropy: Tensor, sites: Sequence[Site], captures: Captures) -> None:
+    """Refuse logits that are not numbers: ranks and layers taken from them would look like results.
+
+    Raises:
+        ModelError: names the first site, layer, position and prompt.
+    """
+    bad = (~entropy.isfinite()).nonzero()
+    if not len(bad):
+        return
+    site, place = sites[int(bad[0, 0])], int(bad[0, 1])
+    prompt = captures.batch.prompts[int(captures.places.row[place])].prompt.text[:40]
+    raise ModelError(
+        f"the logits of {site}, position {int(captures.places.position[place])} of {prompt!r} are not "
+        "finite: the weights or the dtype overflow; try float32"
+    )
+
+
+def settling_layer(top: Tensor, final: Tensor) -> Tensor:
+    """First layer from which on the top token stays the model's own.
 
     Args:
         top: [site, layer, place] token ids.
+        final: [place] token ids after the last block.
 
     Returns:
-        [site, place] layers.
+        [site, place] layers; -1 where the site's last layer has another top token.
     """
-    same = (top == top[:, -1:]).flip(1).long().cumprod(dim=1)
-    return top.shape[1] - same.sum(dim=1)
+    kept = (top == final).flip(1).long().cumprod(dim=1).sum(dim=1)
+    return torch.where(kept > 0, top.shape[1] - kept, -1)

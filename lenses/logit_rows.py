@@ -21,7 +21,7 @@ NUMBERS = BEFORE_TOP + AFTER_TOP
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Rows with keys prompt, site, layer, position, token, entropy, kl, js, top, ...
 
-    `top` is [[token, log-probability], ...]; a number that does not exist is None; ranks are
+    `top` is [[token, log-probability], ...]; a number that does not exist, or is infinite, is None; ranks are
     whole numbers. Rows go prompt by prompt, then site, layer and position.
     """
     texts = dict(zip(data.token_id.values.tolist(), data.vocabulary.values.tolist(), strict=True))
@@ -51,6 +51,7 @@ def _row(
     layer: int,
 ) -> dict[str, Any]:
     place = cell[2]
+    settled = int(data.settling_layer.values[cell[0], place])
     ids, logprobs = columns["top_id"][cell].tolist(), columns["top_logprob"][cell].tolist()
     return {
         "prompt": _plain(data.prompt.values[place]),
@@ -59,10 +60,10 @@ def _row(
         "position": int(data.position.values[place]),
         "token": str(data.token.values[place]),
         **{name: _number(columns, name, cell) for name in BEFORE_TOP},
-        "top": [[texts[i], value] for i, value in zip(ids, logprobs, strict=True)],
-        "top_logprob": logprobs[0],
+        "top": [[texts[i], _finite(value)] for i, value in zip(ids, logprobs, strict=True)],
+        "top_logprob": _finite(logprobs[0]),
         **{name: _number(columns, name, cell) for name in AFTER_TOP},
-        "settling_layer": int(data.settling_layer.values[cell[0], place]),
+        "settling_layer": settled if settled >= 0 else None,
     }
 
 
@@ -72,7 +73,10 @@ def _plain(name: Any) -> str | int:
 
 
 def _number(columns: dict[str, Any], name: str, cell: tuple[int, int, int]) -> float | int | None:
-    value = float(columns[name][cell])
-    if math.isnan(value):
-        return None
-    return int(value) if name.endswith("_rank") else value
+    value = _finite(float(columns[name][cell]))
+    return int(value) if value is not None and name.endswith("_rank") else value
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no other numbers; an infinite KL stays in the dataset."""
+    return value if math.isfinite(value) else None

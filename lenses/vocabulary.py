@@ -17,6 +17,9 @@ __all__ = ["Readout", "Statistics", "statistics", "top_k"]
 
 PRODUCT_ROWS = {"cpu": 128, "cuda": 1024}  # rows of one matrix product
 CACHE_BYTES = 2**20  # the statistics of a block of rows stay in the caches: so much a thread
+LOWEST = (
+    -1e30
+)  # stands for a logit of -inf: 0 times it is 0, and half a least float times it is small
 TOP_BLOCK = 64  # top-k looks at the maxima of blocks of this many tokens first
 
 Readout = Callable[[Tensor], Tensor]
@@ -29,8 +32,9 @@ class Statistics:
     Attributes:
         top_id, top_logprob: [layer, place, k] most probable tokens, log-probabilities in nat.
         entropy: [layer, place] in nat.
-        kl: [layer, place] KL(final || layer) in nat.
-        js: [layer, place] Jensen-Shannon divergence of final and layer in nat, at most ln 2.
+        kl: [layer, place] KL(final || layer) in nat; infinite where the layer excludes a token.
+        js: [layer, place] Jensen-Shannon divergence of final and layer in nat, at most ln 2. Both
+            are differences of sums: in float32 what is below 1e-5 is rounding.
         logprob: [target, layer, place] log-probability of each followed token in nat; NaN where
             there is none.
         rank: [target, layer, place] one more than the number of tokens of greater logit, so 1 is
@@ -109,7 +113,7 @@ class _Reference:
     def of(cls, logits: Tensor) -> _Reference:
         half, entropy = torch.empty_like(logits), logits.new_empty(logits.shape[0])
         for block in _blocks(logits):
-            shifted = logits[block] - logits[block].amax(-1, keepdim=True)
+            shifted = (logits[block] - logits[block].amax(-1, keepdim=True)).clamp_min_(LOWEST)
             p = torch.exp(shifted, out=half[block])
             total = p.sum(-1)
             entropy[block] = total.log() - _dot(p, shifted) / total
@@ -132,7 +136,7 @@ def _fill(
     ids, values = top_k(z, out.top_id.shape[-1])
     scores, ranks = _follow(z, followed)
     peak = values[:, :1]
-    z.sub_(peak)
+    z.sub_(peak).clamp_min_(LOWEST)
     p = z.exp()
     total = p.sum(-1)
     log_total = total.log()
@@ -147,6 +151,7 @@ def _fill(
         kl = log_total - 2 * _dot(final.half, z) - final.entropy
         mixture = p.mul_(0.5 / total[:, None]).add_(final.half)
         js = -_dot(mixture, torch.log(mixture, out=z)) - (entropy + final.entropy) / 2
+        kl = torch.where(kl > -LOWEST * torch.finfo(kl.dtype).eps, torch.inf, kl)
         out.kl[layer, where] = kl.clamp_min(0)  # rounding alone can make it negative
         out.js[layer, where] = js.clamp(0, math.log(2))
 

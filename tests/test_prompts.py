@@ -1,8 +1,11 @@
 """Prompts, prompt files, tokens and targets: what is read, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import transformers
 
 import workbench as wb
@@ -41,6 +44,10 @@ def test_reads_jsonl_csv_and_text_alike(tmp_path: Path) -> None:
         ('{"text": ""}', "line 2: empty prompt"),
         ('{"text": "a", "target": 1.5}', "line 2: target is 1.5"),
         ('{"text": "a", "subject": [1]}', r"line 2: subject is \[1\]"),
+        ('{"text": "a", "subject": {"a": 1}}', "line 2: subject is {'a': 1}"),
+        ('{"text": "a", "target": true}', "line 2: target is True"),
+        ('{"text": "\\ud800"}', "line 2: text holds half of a character"),
+        ('{"text": "a", "id": "b\\u0000"}', "line 2: id 'b.x00' holds a NUL"),
     ],
 )
 def test_a_bad_line_is_named_by_number_and_reason(tmp_path: Path, line: str, reason: str) -> None:
@@ -50,6 +57,28 @@ def test_a_bad_line_is_named_by_number_and_reason(tmp_path: Path, line: str, rea
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ('text,id\n"a, b\nc,2\n', "line 3: unexpected end of data"),
+        ("text,id\na,1,more\n", "line 2: expected 2 cells"),
+        ("text,id\na\n", "line 2: expected 2 cells"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: Path, table: str, reason: str) -> None:
+    with pytest.raises(wb.PromptError, match=reason):
+        wb.PromptSet.read(write(tmp_path / "bad.csv", table))
+
+
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    assert wb.PromptSet.read(write(tmp_path / "P.JSONL", '{"text": "a"}'))[0].text == "a"
+    with pytest.raises(wb.PromptError, match="unknown kind of prompt file"):
+        wb.PromptSet.read(write(tmp_path / "p.jsonl.bak", '{"text": "a"}'))
+    (tmp_path / "bytes.txt").write_bytes(b"a\xff")
+    with pytest.raises(wb.PromptError, match=r"bytes.txt is not UTF-8 text \(byte 1\)"):
+        wb.PromptSet.read(tmp_path / "bytes.txt")
+
+
 def test_other_bad_prompts(tmp_path: Path) -> None:
     with pytest.raises(wb.PromptError, match="empty prompt"):
         wb.Prompt("")
@@ -57,6 +86,8 @@ def test_other_bad_prompts(tmp_path: Path) -> None:
         wb.PromptSet.of([])
     with pytest.raises(wb.PromptError, match="'a' is given to two prompts"):
         wb.PromptSet.of([wb.Prompt("x", id="a"), wb.Prompt("y", id="a")])
+    with pytest.raises(wb.PromptError, match="'0' is given to two prompts"):
+        wb.PromptSet.of([wb.Prompt("x"), wb.Prompt("y", id="0")])
     with pytest.raises(wb.PromptError, match="no prompt file"):
         wb.PromptSet.read(tmp_path / "none.jsonl")
     with pytest.raises(wb.PromptError, match="holds no prompts"):
@@ -145,14 +176,23 @@ def test_subject_positions() -> None:
     for role, positions in expected.items():
         assert resolve_positions(role, encoded) == positions
     assert resolve_positions([-1, 0, 0], encoded) == [0, 6]
+    assert resolve_positions(np.array([2, 0]), encoded) == [0, 2]
+    assert resolve_positions(torch.tensor([2, 0, 2]), encoded) == [0, 2]
 
 
 @pytest.mark.parametrize(
     ("subject", "message"),
-    [("z", "occurs 0 times"), ("a", "occurs 2 times"), (None, "has no subject")],
+    [
+        ("z", "occurs 0 times"),
+        ("a", "occurs 2 times"),
+        ("bb", "occurs 2 times"),
+        ((-3, 2), "lies outside the text's 7 characters"),
+        ((2, 2), "lies outside"),
+        (None, "has no subject"),
+    ],
 )
-def test_subjects_that_cannot_be_placed(subject: str | None, message: str) -> None:
-    encoded = model("gpt2").encode(wb.Prompt("a b a", subject=subject))
+def test_subjects_that_cannot_be_placed(subject: Any, message: str) -> None:
+    encoded = model("gpt2").encode(wb.Prompt("a bbb a", subject=subject))
     with pytest.raises(wb.PromptError, match=message):
         resolve_positions("subject", encoded)
 

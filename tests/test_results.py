@@ -58,6 +58,13 @@ def test_figures_are_saved_by_suffix(result: wb.Result, tmp_path: Path, suffix: 
     assert [path.name for path in tmp_path.iterdir()] == [f"lens.{suffix}"]
 
 
+def test_saving_touches_no_other_file(result: wb.Result, tmp_path: Path) -> None:
+    other = tmp_path / "lens.part.nc"
+    other.write_text("mine")
+    result.save(tmp_path / "lens.nc")
+    assert other.read_text() == "mine"
+
+
 def test_provenance(result: wb.Result) -> None:
     made_of = result.provenance
     assert made_of["settings"]["top_k"] == 3

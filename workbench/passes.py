@@ -196,7 +196,7 @@ def _fits(job: _Job, work: _Work, indices: Sequence[int], padding: Padding) -> b
     """Run one batch; False, with the limit remembered, where memory did not suffice."""
     try:
         found, states = _run(job, work.states, indices, padding)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
         if len(indices) == 1:
@@ -217,8 +217,9 @@ def _fits(job: _Job, work: _Work, indices: Sequence[int], padding: Padding) -> b
     return False
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error: Exception) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 @torch.no_grad()

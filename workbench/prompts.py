@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from workbench.errors import PromptError
 
@@ -15,6 +15,9 @@ __all__ = ["Prompt", "PromptSet", "Prompts"]
 
 FIELDS = ("text", "id", "target", "foil", "subject", "group", "labels")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+OBJECTS = (".jsonl", ".ndjson")
+SUFFIXES = (*OBJECTS, *SEPARATORS, ".txt")
+SURPLUS = "cells without a column"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text:
             raise PromptError("empty prompt: expected at least one character of text")
+        for name in ("text", "id", "group"):
+            _require_storable(name, getattr(self, name))
+        for name in ("target", "foil"):
+            if isinstance(getattr(self, name), bool):
+                raise PromptError(
+                    f"{name} is {getattr(self, name)}: expected a string or a token id"
+                )
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Prompt:
@@ -55,18 +65,34 @@ class Prompt:
         known = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
         if "text" not in known:
             raise PromptError("empty prompt: expected at least one character of text")
-        if isinstance(known.get("subject"), list):
+        if not isinstance(known.get("subject", ""), str):
             known["subject"] = _span(known["subject"])
         for name in ("target", "foil"):
-            if not isinstance(known.get(name, ""), str | int) or isinstance(known.get(name), bool):
+            if not isinstance(known.get(name, ""), str | int):
                 raise PromptError(f"{name} is {known[name]!r}: expected a string or a token id")
         known |= {name: str(known[name]) for name in ("id", "group") if name in known}
         return cls(**known, extra={k: v for k, v in fields.items() if k not in FIELDS})
 
 
-def _span(value: Sequence[Any]) -> tuple[int, int]:
-    if len(value) == 2 and all(isinstance(end, int) for end in value):
-        return value[0], value[1]
+def _require_storable(name: str, value: str | None) -> None:
+    """Refuse what no file of results could hold."""
+    if value is None:
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"{name} holds half of a character at {error.start}: not Unicode"
+        ) from None
+    if name != "text" and "\0" in value:
+        raise PromptError(f"{name} {value!r} holds a NUL character: expected text")
+
+
+def _span(value: Any) -> tuple[int, int]:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        start, end = value
+        if isinstance(start, int) and isinstance(end, int):
+            return start, end
     raise PromptError(f"subject is {value!r}: expected a string or [start, end]")
 
 
@@ -83,11 +109,14 @@ class PromptSet(Sequence[Prompt]):
     def __post_init__(self) -> None:
         if not self.prompts:
             raise PromptError("no prompts: expected at least one")
-        seen: set[str] = set()
-        for prompt in self.prompts:
-            if prompt.id is not None and prompt.id in seen:
-                raise PromptError(f"id {prompt.id!r} is given to two prompts: ids must differ")
-            seen |= {prompt.id} if prompt.id is not None else set()
+        seen: set[str | int] = set()
+        for name in self.names:
+            if name in seen:
+                raise PromptError(
+                    f"id {name!r} is given to two prompts (a prompt without one is called by its "
+                    "index): ids must differ"
+                )
+            seen.add(name)
 
     @classmethod
     def of(cls, prompts: Prompts) -> PromptSet:
@@ -105,14 +134,18 @@ class PromptSet(Sequence[Prompt]):
             PromptError: no such file, or a line that cannot be used, named by number and reason.
         """
         path = Path(path)
-        if not path.is_file():
-            raise PromptError(f"no prompt file {path}: expected .jsonl, .csv, .tsv or .txt")
+        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+            what = "no prompt file" if not path.is_file() else "unknown kind of prompt file"
+            raise PromptError(f"{what} {path}: expected {', '.join(SUFFIXES)}")
         prompts = []
-        for number, fields in _rows(path):
-            try:
-                prompts.append(Prompt.from_fields(fields))
-            except PromptError as error:
-                raise PromptError(f"{path}, line {number}: {error}") from None
+        try:
+            for number, fields in _rows(path):
+                try:
+                    prompts.append(Prompt.from_fields(fields))
+                except PromptError as error:
+                    raise PromptError(f"{path}, line {number}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from None
         if not prompts:
             raise PromptError(f"{path} holds no prompts: expected at least one line")
         return cls(tuple(prompts))
@@ -136,19 +169,32 @@ Prompts = str | Prompt | PromptSet | Iterable[str | Prompt]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    suffix = path.suffix.lower()
     with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix in SEPARATORS:
-            reader = csv.DictReader(file, delimiter=SEPARATORS[path.suffix])
-            for row in reader:
-                yield reader.line_num, row
+        if suffix in SEPARATORS:
+            yield from _table(path, file, SEPARATORS[suffix])
             return
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            if path.suffix in (".jsonl", ".ndjson"):
-                yield number, _parse(path, number, line)
-            else:
-                yield number, {"text": line.rstrip("\r\n")}
+            fields = (
+                _parse(path, number, line) if suffix in OBJECTS else {"text": line.rstrip("\r\n")}
+            )
+            yield number, fields
+
+
+def _table(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(file, delimiter=separator, strict=True, restkey=SURPLUS)
+    try:
+        for row in reader:
+            if SURPLUS in row or None in row.values():
+                raise PromptError(
+                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, "
+                    "as in the header"
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise PromptError(f"{path}, line {reader.line_num}: {error}") from None
 
 
 def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,10 @@ class Result:
             ResultError: another suffix, or a folder that is not there.
         """
         path = checked_destination(path)
-        unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
-        try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+            unfinished = Path(folder) / path.name
             WRITERS[path.suffix](self, unfinished)
             unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -157,7 +156,8 @@ def _structs(value: Any) -> Any:
 
 
 def _write_json(result: Result, path: Path) -> None:
-    path.write_text(json.dumps(result.rows(), ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(result.rows(), ensure_ascii=False, allow_nan=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_figure(result: Result, path: Path) -> None:

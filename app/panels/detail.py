@@ -93,7 +93,8 @@ def _facts(cell: xr.Dataset) -> Facts:
     if cell["target_id"] >= 0 and cell["target_peak_layer"] >= 0:
         peak, chance = cell["target_peak_layer"].item(), math.exp(cell["target_peak_logprob"])
         facts.append(("target at its best", f"layer {peak}, p {chance:.3g}"))
-    facts.append(("top token settles at", f"layer {cell['settling_layer'].item()}"))
+    if cell["settling_layer"] >= 0:
+        facts.append(("top token settles at", f"layer {cell['settling_layer'].item()}"))
     if not math.isnan(cell["entropy"]):
         facts.append(("entropy", f"{cell['entropy'].item():.3f} nat"))
         divergences = f"{cell['kl'].item():.3f}, {cell['js'].item():.3f} nat"

@@ -93,6 +93,8 @@ def test_plan_prints_the_cost_and_stops() -> None:
     assert done.exit_code == 0
     assert "1 prompts in 1 batches" in done.stdout
     assert "block-tokens" in done.stdout
+    (row,) = json.loads(invoke(*PARIS, "--plan", "--json").stdout)
+    assert row["block_tokens"] == row["padded_tokens"] * 6
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,14 @@ def test_plan_prints_the_cost_and_stops() -> None:
         (["run", "logit_lens", "--prompt", "x", "--set", "top_k"], "expected name=value"),
         (["run", "logit_lens", "--prompt", "x", "--set", "top_k=many"], "top_k is 'many'"),
         (["run", "logit_lens", "--prompt", "x", "--set", "positions=99"], "position 99 is outside"),
+        (
+            ["run", "logit_lens", "--prompt", "x", "--set", "positions=1.5"],
+            "positions 1.5: expected",
+        ),
+        (
+            ["run", "logit_lens", "--prompt", "x", "--device", "tpu9"],
+            "device 'tpu9' cannot be used",
+        ),
         (["run", "logit_lens", "--prompt", "word " * 400], "the model's context is"),
         (["run", "logit_lens", "--prompt", "x", "--out", "lens.pkl"], "expected a suffix"),
         (["run", "logit_lens", "--prompt", "x", "--out", "none/lens.nc"], "no folder none"),

@@ -9,8 +9,9 @@ import xarray as xr
 
 import workbench as wb
 from lenses import LogitLens
+from lenses.logit import settling_layer
 from lenses.vocabulary import statistics, top_k
-from tests.tiny import FAMILIES, LAYERS, TEXTS, model
+from tests.tiny import FAMILIES, LAYERS, TEXTS, hf_model, model, tokenizer
 
 K = 4
 # Float32 arithmetic inside norms; log-probabilities of size ~10.
@@ -108,10 +109,9 @@ def test_contributions_have_a_norm_but_no_entropy_or_divergence() -> None:
 def test_settling_and_peak_layers_on_a_hand_made_model() -> None:
     """States that are one-hot logits: the top token by layer is 1, 2, 3, 3 and 3, 3, 3, 3."""
     tops = torch.tensor([[1, 3], [2, 3], [3, 3], [3, 3]])
-    from lenses.logit import settling_layer
-
-    assert settling_layer(tops[None]).tolist() == [[2, 0]]
-    assert settling_layer(tops[None, :1]).tolist() == [[0, 0]]
+    final = torch.tensor([3, 3])
+    assert settling_layer(tops[None], final).tolist() == [[2, 0]]
+    assert settling_layer(tops[None, :1], final).tolist() == [[-1, 0]]
     hooked = model("gpt2")
     data = LogitLens()(hooked, wb.Prompt(TEXTS[0], target=65)).data.sel(site="resid_post")
     best = data.target_logprob.argmax("layer")
@@ -135,6 +135,48 @@ def test_statistics_of_known_distributions(dtype: torch.dtype) -> None:
     assert found.js[:, 0].tolist() == pytest.approx([expected, 0], abs=1e-6)
     assert found.rank[0, :, 0].tolist() == [1, 1]
     assert found.rank[1].isnan().all()
+
+
+def test_excluded_tokens_leave_the_other_numbers_alone() -> None:
+    """A logit of -inf: in both distributions it does not matter, in the layer alone KL is infinite."""
+    left, right = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)).double()
+    shut = left.clone()
+    shut[:, 7] = -torch.inf
+    none = torch.empty(0, 3, dtype=torch.int64)
+    found = statistics([shut, left], shut, torch.clone, k=3, followed=none)
+    p, q = shut.softmax(-1), left.softmax(-1)
+    torch.testing.assert_close(found.entropy[0], torch.special.entr(p).sum(-1), rtol=0, atol=1e-12)
+    assert found.kl[0].abs().max() < 1e-12
+    torch.testing.assert_close(
+        found.kl[1], torch.special.xlogy(p, p / q).sum(-1), rtol=0, atol=1e-12
+    )
+    other = statistics([shut], right, torch.clone, k=3, followed=none)
+    assert other.kl.isposinf().all()
+    mixture = (p + right.softmax(-1)) / 2
+    expected = torch.special.entr(mixture).sum(-1)
+    expected -= (torch.special.entr(p) + torch.special.entr(right.softmax(-1))).sum(-1) / 2
+    torch.testing.assert_close(other.js[0], expected, rtol=0, atol=1e-12)
+
+
+def test_logits_that_are_not_numbers_are_refused_by_name() -> None:
+    hf = hf_model("gpt2")
+    hooked = wb.load(hf, tokenizer())
+    with torch.no_grad():
+        hf.transformer.h[1].mlp.c_proj.bias[0] = torch.nan
+    with pytest.raises(
+        wb.ModelError, match="logits of resid_post, layer 2, position 0 of 'The Eiffel"
+    ):
+        LogitLens()(hooked, TEXTS[0])
+
+
+def test_contributions_and_states_settle_on_the_models_own_token() -> None:
+    hooked = model("gpt2")
+    data = LogitLens(sites=["resid_pre", "mlp_out"])(hooked, TEXTS[0]).data
+    whole = LogitLens()(hooked, TEXTS[0]).data.sel(site="resid_post")
+    assert (data.settling_layer.sel(site="mlp_out") == -1).all()
+    settled = whole.settling_layer.values
+    expected = np.where(settled < LAYERS, settled + 1, -1)  # resid_pre of block l is layer l - 1
+    assert (data.settling_layer.sel(site="resid_pre").values == expected).all()
 
 
 def test_jensen_shannon_is_symmetric_and_at_most_ln_2() -> None:
@@ -178,6 +220,10 @@ def test_positions_choose_rows_of_the_whole(positions: object) -> None:
         ({"top_k": 0}, "top_k is 0: expected at least 1"),
         ({"sites": ["resid_psot"]}, "expected some of resid_pre"),
         ({"sites": []}, "expected some of"),
+        ({"sites": ["resid_post", "resid_post"]}, "one is named twice"),
+        ({"top_k": True}, "top_k is True"),
+        ({"positions": 1.5}, "positions 1.5: expected one of all"),
+        ({"positions": ("last", 1)}, "expected one of all"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str) -> None:

@@ -109,6 +109,63 @@ def test_restart_from_every_layer_is_exact(family: str, padding: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_restart_is_read_and_edited_from_its_own_states(family: str) -> None:
+    """States that the model never had: every site at and above the restart must show them."""
+    hooked = model(family)
+    batch = hooked.batch(TEXTS[:2])
+    states = torch.randn(
+        2, 16 + (family == "llama"), 16, generator=torch.Generator().manual_seed(3)
+    )
+    states = states.double()
+    bump = torch.ones(16)
+    for layer in range(LAYERS):
+        given = batch.places().gather(states)
+        found = hooked.tail(batch, layer, states, [("resid_post", layer), ("resid_pre", layer + 1)])
+        assert torch.equal(found["resid_post", layer], given)
+        assert torch.equal(found["resid_pre", layer + 1], given)
+        shifted = hooked.tail(batch, layer, states + 1)["logits", LAYERS]
+        for site in (("resid_pre", layer + 1), ("resid_post", layer)):
+            edit = wb.Edit.add(site, bump)
+            edited = hooked.intervene(batch, [edit], start=(layer, states))["logits", LAYERS]
+            torch.testing.assert_close(edited, shifted, **close(family))
+
+
+@pytest.mark.parametrize("layer", [-1, LAYERS + 1])
+def test_a_restart_from_no_layer_is_refused(layer: int) -> None:
+    states = torch.zeros(1, 3, 16, dtype=torch.float64)
+    with pytest.raises(wb.SettingError, match=r"to restart from: expected 0\.\.3"):
+        model("gpt2").tail("abc", layer, states)
+
+
+def test_states_of_another_shape_are_refused() -> None:
+    with pytest.raises(wb.SettingError, match=r"expected \(1, 3, 16\), padded as the batch is"):
+        model("gpt2").tail("abc", 1, torch.zeros(1, 2, 16))
+
+
+def test_an_edit_of_another_shape_is_refused() -> None:
+    edit = wb.Edit.set(("mlp_out", 1), torch.zeros(15))
+    with pytest.raises(wb.SettingError, match=r"edit of mlp_out, layer 1 gives shape \(15,\)"):
+        model("gpt2").intervene("abc", [edit])
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    hf = hf_model("gpt2")
+    hooked = wb.load(hf, tokenizer())
+    hf.train()
+    for call in (hooked.capture, lambda p, s: hooked.grad(p, lambda z, _: z.sum(), s)):
+        with pytest.raises(wb.ModelError, match="training mode"):
+            call("abc", ["resid_post"])
+    hf.eval()
+    hooked.capture("abc", ["resid_post"])
+
+
+def test_two_wrappers_of_one_model_share_its_lock() -> None:
+    hf = hf_model("gpt2")
+    assert wb.load(hf, tokenizer()).lock is wb.load(hf, tokenizer()).lock
+    assert wb.load(hf, tokenizer()).lock is not model("gpt2").lock
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_restart_of_the_last_columns_with_keys_and_values(family: str) -> None:
     hooked = model(family)
     batch = hooked.batch(["abcdefgh", "ijklmnop"])

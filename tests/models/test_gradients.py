@@ -98,6 +98,14 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
         model("gpt2").grad("abc", lambda logits, _: logits.sum() * torch.inf, ["resid_post"])
 
 
+def test_a_scalar_that_cannot_be_differentiated_is_refused() -> None:
+    hooked = model("gpt2")
+    with pytest.raises(wb.ModelError, match=r"got shape \(1, 257\), expected one number"):
+        hooked.grad("abc", lambda logits, _: logits, ["resid_post"])
+    with pytest.raises(wb.ModelError, match="does not depend on the logits"):
+        hooked.grad("abc", lambda *_: torch.ones(()), ["resid_post"])
+
+
 def test_a_map_of_another_kind_of_mlp_is_refused() -> None:
     with pytest.raises(wb.UnsupportedError, match="llama has no linear map 'ff1'.*gate"):
         model("llama").factors("abc", loss, [("ff1", 1)])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.errors import SettingError
 from workbench.models.batch import Batch, Places
-from workbench.models.positions import Positions
+from workbench.models.positions import Positions, checked_positions
 from workbench.models.sites import Site, SiteRequest
 
 __all__ = ["Captures", "Read"]
@@ -22,6 +22,9 @@ class Read:
 
     sites: str | Sequence[SiteRequest]
     positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", checked_positions(self.positions))
 
 
 @dataclass(frozen=True)

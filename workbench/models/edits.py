@@ -24,7 +24,7 @@ class Edit:
     Attributes:
         site: (name, layer). Any canonical site but logits and the attention internals.
             resid_mid is set through attn_out, so that the skip connection sees the edit too.
-        change: (values [N, d], places) -> new values, [N, d] or broadcastable to it.
+        change: (values [N, d], places) -> new values, [N, d] or [d].
         positions: where.
     """
 
@@ -38,12 +38,15 @@ class Edit:
 
     @classmethod
     def set(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
-        """Replace by `value`: [d], or [N, d] in the order of the batch's places."""
-        return cls(site, lambda old, _: value.to(old).expand_as(old), positions)
+        """Replace by `value`: [d], or [N, d] in the order of the batch's places.
+
+        That order is prompt by prompt and by ascending position, however `positions` is written.
+        """
+        return cls(site, lambda old, _: value.to(old), positions)
 
     @classmethod
     def add(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
-        """Add `value`: [d] or [N, d]."""
+        """Add `value`: [d] or [N, d], in the order that `set` says."""
         return cls(site, lambda old, _: old + value.to(old), positions)
 
     @property

@@ -21,7 +21,10 @@ def hash_text(text: str) -> str:
 
 
 class Fingerprint:
-    """Hash of every parameter's name, shape, dtype and bits; taken anew only after a change.
+    """Hash of every parameter's and buffer's name, shape, dtype and bits.
+
+    Taken anew only where a tensor's place, version or sum has changed (a write through `.data`
+    leaves no version).
 
     The bits of a tensor go into two checksums, one plain and one weighted by place, computed where
     the tensor lies; the checksums go into SHA-256. Not meant against forgery.
@@ -34,9 +37,10 @@ class Fingerprint:
 
     def __call__(self) -> str:
         """16 hex digits."""
-        state = [(p.data_ptr(), p._version) for p in self._model.parameters()]
+        tensors = dict(self._model.state_dict())
+        state = [(t.data_ptr(), t._version, float(t.sum())) for t in tensors.values()]
         if state != self._state:
-            parts = [f"{n} {_checksum(p)}" for n, p in self._model.named_parameters()]
+            parts = [f"{name} {_checksum(tensor)}" for name, tensor in tensors.items()]
             self._state, self._hash = state, hash_text("\n".join(parts))
         return self._hash
 

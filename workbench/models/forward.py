@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import ModelError
 from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch
 from workbench.models.hooks import Point, Tap, attached, replaced_forward
@@ -41,8 +42,13 @@ def run(
 
     Returns:
         [rows, C, vocabulary] logits; without `columns` the base model's last state, for nobody.
+
+    Raises:
+        ModelError: the model is in training mode.
     """
     first = 1 if start is None else start[0] + 1
+    if hf.training:
+        raise ModelError("the model is in training mode, so dropout would act: call model.eval()")
     final = anatomy.n_layers if last is None else last
     inputs = _inputs(batch, prefix)
     with (
@@ -109,11 +115,12 @@ def _started(anatomy: Anatomy, layer: int, states: Tensor) -> Iterator[None]:
         with replaced_forward(anatomy.block(layer), lambda *args, **kwargs: states):
             yield
         return
-    own = anatomy.block(1).forward
-    with replaced_forward(
-        anatomy.block(1), lambda _, *args, **kwargs: own(states, *args, **kwargs)
-    ):
+    # Before every other tap, so that they see the given states and not the model's embedding.
+    handle = Point(anatomy.block(1), "input").attach(lambda _: states, first=True)
+    try:
         yield
+    finally:
+        handle.remove()
 
 
 def _pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:

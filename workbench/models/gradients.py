@@ -29,12 +29,12 @@ def gradients(
     points: Sequence[Point],
     at: Positions,
 ) -> list[Tensor]:
-    """D scalar / d (tensor at each point), each [rows, width, d].
+    """Gradients of `scalar` at each point, each [rows, width, d].
 
     The first point on each path becomes a leaf, so that the graph begins there.
 
     Raises:
-        ModelError: the scalar is not one finite number.
+        ModelError: the scalar is not one finite number that depends on the logits.
     """
     kept: dict[int, Tensor] = {}
     taps = [(point, _keep(kept, index)) for index, point in enumerate(points)]
@@ -43,11 +43,20 @@ def gradients(
         columns = torch.unique(where.column)
         logits = run(hf, anatomy, batch, columns=columns)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
-        if value.numel() != 1 or not torch.isfinite(value).all():
-            raise ModelError(
-                f"the scalar to differentiate is {value.tolist()}: expected a finite number"
-            )
+        _require_differentiable(value)
         return list(torch.autograd.grad(value, [kept[i] for i in range(len(points))]))
+
+
+def _require_differentiable(value: Tensor) -> None:
+    if value.numel() != 1:
+        raise ModelError(f"to differentiate: got shape {tuple(value.shape)}, expected one number")
+    if not torch.isfinite(value).all():
+        raise ModelError(f"to differentiate: got {value.item()}, expected a finite number")
+    if not value.requires_grad:
+        raise ModelError(
+            "to differentiate: got a number that does not depend on the logits (or the call stands "
+            "inside torch.inference_mode)"
+        )
 
 
 def _keep(kept: dict[int, Tensor], index: int) -> Tap:

@@ -24,12 +24,14 @@ class Point:
     module: nn.Module
     side: Literal["input", "output"]
 
-    def attach(self, tap: Tap) -> RemovableHandle:
-        """Register `tap` here."""
+    def attach(self, tap: Tap, *, first: bool = False) -> RemovableHandle:
+        """Register `tap` here; with `first`, before the taps that are here already."""
         if self.side == "output":
-            return self.module.register_forward_hook(lambda m, a, out: _on_output(tap, out))
+            return self.module.register_forward_hook(
+                lambda m, a, out: _on_output(tap, out), prepend=first
+            )
         return self.module.register_forward_pre_hook(
-            lambda m, args, kwargs: _on_input(tap, args, kwargs), with_kwargs=True
+            lambda m, args, kwargs: _on_input(tap, args, kwargs), with_kwargs=True, prepend=first
         )
 
 

@@ -75,6 +75,7 @@ def _from_name(
     revision: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str]:
+    target = _device(device)
     folder = _folder(name)
     options: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
@@ -90,8 +91,24 @@ def _from_name(
     wanted = {"dtype": kept, "use_safetensors": True, "output_loading_info": True}
     hf, info = _pretrained("AutoModelForCausalLM", source, name, options | wanted)
     _require_whole(name, info)
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return hf.to(target).eval(), tokenizer, name if bundled or folder is None else folder.name
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    """The device to load to.
+
+    Raises:
+        ModelError: it is none, or this machine does not have it.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device!r} cannot be used here: {reason}") from None
+    return chosen
 
 
 def _folder(name: str) -> Path | None:

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable
+from typing import Any
 
 from workbench.errors import SettingError
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["ROLES", "Positions", "resolve_positions"]
+__all__ = ["ROLES", "Positions", "checked_positions", "resolve_positions"]
 
-Positions = str | int | slice | Sequence[int]
-"""What `positions=` accepts: "all", "last", a role, one index, a slice, or indices."""
+Positions = str | int | slice | Iterable[int]
+"""What `positions=` accepts: "all", "last", a role, one index, a slice, or indices.
+
+Places always go prompt by prompt and by ascending position, in whatever order indices are given.
+"""
 
 ROLES = ("all", "last", "subject", "first_subject", "last_subject", "after_subject")
+
+
+def checked_positions(spec: Positions) -> str | slice | tuple[int, ...]:
+    """`spec` as a role, a slice or ascending distinct indices (numpy's and torch's become Python's).
+
+    Raises:
+        SettingError: an unknown role, or something that is no position.
+    """
+    if isinstance(spec, str):
+        if spec not in ROLES:
+            raise SettingError(
+                f"unknown positions {spec!r}: expected one of {', '.join(ROLES)}, or indices"
+            )
+        return spec
+    if isinstance(spec, slice):
+        return spec
+    try:
+        items = list(spec) if isinstance(spec, Iterable) else [spec]
+        return tuple(sorted({_whole(item) for item in items}))
+    except TypeError:
+        raise SettingError(
+            f"positions {spec!r}: expected one of {', '.join(ROLES)}, indices or a slice"
+        ) from None
+
+
+def _whole(item: Any) -> int:
+    if isinstance(item, bool):
+        raise TypeError("a truth value is no position")
+    return operator.index(item)
 
 
 def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
@@ -21,22 +55,18 @@ def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
     Negative indices count from the end of the prompt.
 
     Raises:
-        SettingError: an unknown role, or an index outside the prompt.
+        SettingError: what `checked_positions` refuses, or an index outside the prompt.
         PromptError: a role of the subject in a prompt whose subject cannot be placed.
     """
-    if isinstance(spec, str):
-        return _role(spec, prompt)
-    if isinstance(spec, slice):
-        return list(range(len(prompt)))[spec]
-    indices = [spec] if isinstance(spec, int) else list(spec)
-    return sorted({_index(i, prompt) for i in indices})
+    known = checked_positions(spec)
+    if isinstance(known, str):
+        return _role(known, prompt)
+    if isinstance(known, slice):
+        return list(range(len(prompt)))[known]
+    return sorted({_index(i, prompt) for i in known})
 
 
 def _role(role: str, prompt: EncodedPrompt) -> list[int]:
-    if role not in ROLES:
-        raise SettingError(
-            f"unknown positions {role!r}: expected one of {', '.join(ROLES)}, or indices"
-        )
     if role == "all":
         return list(range(len(prompt)))
     if role == "last":

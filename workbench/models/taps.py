@@ -44,9 +44,24 @@ def edit_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, 
         return _resid_mid_taps(anatomy, edit, where)
 
     def tap(value: Tensor) -> Tensor:
-        return where.scatter(value, edit.change(where.gather(value), where))
+        return where.scatter(value, _changed(edit, where.gather(value), where))
 
     return [(anatomy.point(edit.target), tap)]
+
+
+def _changed(edit: Edit, old: Tensor, where: Places) -> Tensor:
+    """The new values, [N, d].
+
+    Raises:
+        SettingError: the edit gives another shape.
+    """
+    new = edit.change(old, where)
+    if new.shape not in (old.shape, old.shape[1:]):
+        raise SettingError(
+            f"edit of {edit.target} gives shape {tuple(new.shape)}: expected {tuple(old.shape)} "
+            f"(places, width) or {tuple(old.shape[1:])}"
+        )
+    return new.expand_as(old)
 
 
 def _resid_mid_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
@@ -58,7 +73,7 @@ def _resid_mid_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[P
     def replace_attn_out(out: Tensor) -> Tensor:
         resid_pre = before.pop("resid_pre")
         old = where.gather(resid_pre + out)
-        return where.scatter(out, edit.change(old, where) - where.gather(resid_pre))
+        return where.scatter(out, _changed(edit, old, where) - where.gather(resid_pre))
 
     return [
         (anatomy.point(Site("resid_pre", layer)), recording(before, "resid_pre")),

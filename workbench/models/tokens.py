@@ -55,14 +55,19 @@ class EncodedPrompt:
         if subject is None:
             raise PromptError(f"prompt {text[:40]!r} has no subject: give one to use its positions")
         if not isinstance(subject, str):
-            return subject
-        if (count := text.count(subject)) != 1:
+            start, end = subject
+            if not 0 <= start < end <= len(text):
+                raise PromptError(
+                    f"subject [{start}, {end}] lies outside the text's {len(text)} characters"
+                )
+            return start, end
+        starts = [i for i in range(len(text)) if text.startswith(subject, i)]
+        if len(starts) != 1:
             raise PromptError(
-                f"subject {subject!r} occurs {count} times in {text[:60]!r}: expected once; give it "
-                "as [start, end] characters"
+                f"subject {subject!r} occurs {len(starts)} times in {text[:60]!r}: expected once; give "
+                "it as [start, end] characters"
             )
-        start = text.index(subject)
-        return start, start + len(subject)
+        return starts[0], starts[0] + len(subject)
 
 
 class Tokens:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from workbench.models.forward import Start, keys_values, readout, run, silenced
 from workbench.models.gradients import Scalar, gradients
 from workbench.models.hooks import Point, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
+from workbench.models.locks import lock_of
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
 from workbench.models.taps import edit_taps, gathering, recording, shifted
@@ -58,7 +58,7 @@ class TorchModel:
         name, revision: what it was loaded as.
         anatomy: where its sites are.
         refused: sites that failed their load-time check, with the reason.
-        lock: held by every pass.
+        lock: held by every pass; one for each Hugging Face model, however often it is loaded.
         token_limit: the most tokens a batch may hold, where memory has set one.
     """
 
@@ -71,7 +71,7 @@ class TorchModel:
         self.name = name
         self.revision = revision
         self.refused: dict[str, str] = {}
-        self.lock = threading.RLock()
+        self.lock = lock_of(hf)
         self.token_limit: int | None = None
         self._fingerprint = Fingerprint(hf)
 
@@ -210,6 +210,7 @@ class TorchModel:
             SettingError: an unknown site or layer, or one below `start`.
             UnsupportedError: a site that this model does not have or that failed its check.
         """
+        start = self._checked_start(batch, start, prefix)
         wanted = [self._sites(read.sites, start) for read in reads]
         places = [shifted(batch.places(read.positions), prefix) for read in reads]
         values: list[dict[Site, Tensor]] = [{} for _ in reads]
@@ -236,6 +237,24 @@ class TorchModel:
             Captures({s: out[s] for s in sites}, where, batch, self.readout)
             for sites, where, out in zip(wanted, places, values, strict=True)
         ]
+
+    def _checked_start(
+        self, batch: Batch, start: Start | None, prefix: KeyValues | None
+    ) -> Start | None:
+        """Refuse a restart from no layer, or from states of another shape; the dtype is cast."""
+        if start is None:
+            return None
+        layer, states = start
+        if not 0 <= layer <= self.n_layers:
+            raise SettingError(f"no layer {layer} to restart from: expected 0..{self.n_layers}")
+        rows, width = batch.ids.shape
+        expected = (rows, width - (0 if prefix is None else prefix.width), self.d_model)
+        if tuple(states.shape) != expected:
+            raise SettingError(
+                f"states of shape {tuple(states.shape)} to restart from: expected {expected}, "
+                "padded as the batch is"
+            )
+        return layer, states.to(device=self.device, dtype=self.dtype)
 
     def _sites(
         self, requests: str | Sequence[SiteRequest], start: Start | None = None
@@ -361,7 +380,7 @@ class TorchModel:
                     silenced(block.get_submodule(family.attention), returns_tuple=True)
                 )
             stack.enter_context(attached([tap]))
-            start = (layer - 1, states)
+            start = self._checked_start(batch, (layer - 1, states), prefix)
             run(self.hf, self.anatomy, batch, start=start, last=layer, prefix=prefix)
         return found[0]
 
