@@ -60,7 +60,7 @@ def test_a_bad_line_is_named_by_number_and_reason(tmp_path: Path, line: str, rea
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ('text,id\n"a, b\nc,2\n', "line 3: unexpected end of data"),
+        ('text,id\n"a, b\nc,2\n', "after line 1: unexpected end of data"),
         ("text,id\na,1,more\n", "line 2: expected 2 cells"),
         ("text,id\na\n", "line 2: expected 2 cells"),
     ],

@@ -194,7 +194,7 @@ def _table(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, Mapp
                 )
             yield reader.line_num, row
     except csv.Error as error:
-        raise PromptError(f"{path}, line {reader.line_num}: {error}") from None
+        raise PromptError(f"{path}, after line {reader.line_num}: {error}") from None
 
 
 def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:

@@ -82,6 +82,18 @@
   document.addEventListener("click", close);
   document.addEventListener("keydown", close);
 
+  // A field tells Dash its value a moment after it is typed; a run must not measure the old one.
+  const fields = ["prompt", "target", "foil"];
+  const tell = () =>
+    fields.forEach((id) => dash_clientside.set_props(id, { value: document.getElementById(id).value }));
+  const runs = (event) =>
+    event.type === "click"
+      ? event.target.closest("#run-button")
+      : event.key === "Enter" && fields.includes(event.target.id);
+  ["click", "keydown"].forEach((kind) =>
+    document.addEventListener(kind, (event) => runs(event) && tell(), { capture: true }),
+  );
+
   document.addEventListener("keydown", (event) => {
     if (event.target.id !== "prompt" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
