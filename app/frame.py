@@ -21,7 +21,8 @@ INDEX = """<!DOCTYPE html>
 
 # Mantine's own blue is too light for white text.
 MANTINE = {"primaryColor": "blue", "primaryShade": {"light": 9, "dark": 8}}
-HEADER, ASIDE = 68, 410  # pixels
+HEADER = 68  # pixels
+ASIDE = {"base": 320, "xl": 400}  # narrower where the window is, so that the grid fits beside it
 
 
 def layout(topbar: Any, page: tuple[Any, Any]) -> dmc.MantineProvider:

@@ -118,6 +118,9 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         bound.bind((host, port))
         bound.listen()
+    except OverflowError:
+        bound.close()
+        raise PortError(f"port {port} is none: expected 0..65535") from None
     except OSError as error:
         bound.close()
         raise PortError(_refusal(error, host, port)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -101,6 +101,12 @@ class Link:
             _number(fields, "position"),
             *(fields.get(name) for name in ("site", "colour", "view")),
         )
+
+    def asked_of(self, start: Asked) -> Asked:
+        """What to measure: what the link says, on the page's own model where it names none."""
+        if self.asked is None:
+            return start
+        return self.asked if self.asked.model else replace(self.asked, model=start.model)
 
     @staticmethod
     def query(asked: Asked) -> str:

@@ -89,7 +89,9 @@ class LogitLens(Reading):
                 f"logit_lens: sites {unknown or 'missing'}: expected some of {expected}"
             )
         if type(self.top_k) is not int or self.top_k < 1:
-            raise SettingError(f"logit_lens: top_k is {self.top_k!r}: expected at least 1")
+            raise SettingError(
+                f"logit_lens: top_k is {self.top_k!r}: expected a whole number, at least 1"
+            )
 
     def prepare(self, model: Model) -> None:
         """Refuse a top_k larger than the vocabulary."""

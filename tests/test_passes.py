@@ -16,6 +16,7 @@ import xarray as xr
 import workbench as wb
 from lenses import LogitLens
 from tests.tiny import hf_model, model, tokenizer
+from workbench.atlas import prompts_path
 
 TEXTS = [f"prompt number {n} " + "x" * (n % 7) * 3 for n in range(64)]
 
@@ -127,6 +128,26 @@ def test_results_do_not_depend_on_batching(batch_size: int, padding: Any) -> Non
         np.testing.assert_allclose(other[name], alone[name], rtol=0, atol=1e-5)
     assert (other.prompt == alone.prompt).all()
     assert (other.position == alone.position).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol"),
+    # Atlas' logits reach 60: 8 roundings of that in float32 are 6e-5; in float64 nothing is left.
+    [(torch.float32, 6e-5), (torch.float64, 1e-11)],
+)
+def test_batching_and_order_on_the_bundled_model(dtype: torch.dtype, atol: float) -> None:
+    atlas = wb.load(dtype=dtype)
+    facts = list(wb.PromptSet.read(prompts_path("facts")))[:200]
+    alone = LogitLens()(atlas, facts, batch_size=1).data
+    order = np.random.default_rng(1).permutation(len(facts))
+    whole = LogitLens()(atlas, [facts[i] for i in order], batch_size=64).data
+    places = {
+        (p, n): i
+        for i, (p, n) in enumerate(zip(whole.prompt.values, whole.position.values, strict=True))
+    }
+    back = [places[key] for key in zip(alone.prompt.values, alone.position.values, strict=True)]
+    for name in ("top_logprob", "entropy", "kl", "js", "target_logprob", "foil_logprob"):
+        np.testing.assert_allclose(whole[name].isel(place=back), alone[name], rtol=0, atol=atol)
 
 
 def test_order_of_results_follows_the_prompts() -> None:

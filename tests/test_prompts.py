@@ -45,6 +45,7 @@ def test_reads_jsonl_csv_and_text_alike(tmp_path: Path) -> None:
         ('{"text": "a", "target": 1.5}', "line 2: target is 1.5"),
         ('{"text": "a", "subject": [1]}', r"line 2: subject is \[1\]"),
         ('{"text": "a", "subject": {"a": 1}}', "line 2: subject is {'a': 1}"),
+        ('{"text": "a", "id": NaN}', "line 2: id is nan: expected a string"),
         ('{"text": "a", "target": true}', "line 2: target is True"),
         ('{"text": "\\ud800"}', "line 2: text holds half of a character"),
         ('{"text": "a", "id": "b\\u0000"}', "line 2: id 'b.x00' holds a NUL"),

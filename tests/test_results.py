@@ -103,6 +103,9 @@ def test_bad_files(result: wb.Result, tmp_path: Path) -> None:
         result.save(tmp_path / "lens.pkl")
     with pytest.raises(wb.ResultError, match="no folder"):
         result.save(tmp_path / "none" / "lens.nc")
+    (tmp_path / "dir.nc").mkdir()
+    with pytest.raises(wb.ResultError, match="dir.nc cannot be written: it is a folder"):
+        result.save(tmp_path / "dir.nc")
     with pytest.raises(wb.ResultError, match="no result file"):
         wb.Result.load(tmp_path / "none.nc")
     (tmp_path / "bad.nc").write_text("not a file of numbers")

@@ -1,4 +1,8 @@
-"""The batched pass: many instruments fed by one forward a batch, in any batching the same numbers."""
+"""The batched pass: many instruments fed by one forward a batch.
+
+In any batching and order the numbers are the same up to the rounding of the model's dtype: in
+float32 a few 1e-6 of the size of the logits, so that ranks of tokens that nearly tie may swap.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +121,7 @@ def measure(
     Args:
         batch_size: the most prompts in a batch; what memory allows where None. A batch that does
             not fit after all is halved, and the limit found is kept in `model.token_limit`.
-        padding: side of the padding; no number depends on it.
+        padding: side of the padding; no number depends on it, up to rounding.
         progress: called before the first and after each batch.
         cancel: looked at before each batch.
 

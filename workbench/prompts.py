@@ -70,6 +70,9 @@ class Prompt:
         for name in ("target", "foil"):
             if not isinstance(known.get(name, ""), str | int):
                 raise PromptError(f"{name} is {known[name]!r}: expected a string or a token id")
+        for name in ("id", "group"):
+            if not isinstance(known.get(name, ""), str | int):
+                raise PromptError(f"{name} is {known[name]!r}: expected a string or a whole number")
         known |= {name: str(known[name]) for name in ("id", "group") if name in known}
         return cls(**known, extra={k: v for k, v in fields.items() if k not in FIELDS})
 

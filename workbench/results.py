@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -138,13 +139,17 @@ def checked_destination(path: str | Path) -> Path:
     """`path`, if a result could be saved there.
 
     Raises:
-        ResultError: a suffix that says nothing, or a folder that is not there.
+        ResultError: a suffix that says nothing, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ResultError(f"{path}: expected a suffix of {', '.join(WRITERS)}")
     if not path.parent.is_dir():
         raise ResultError(f"no folder {path.parent}: make it first")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ResultError(
+            f"{path} cannot be written: it is a folder, or stands in one that is closed"
+        )
     return path
 
 

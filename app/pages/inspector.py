@@ -61,7 +61,7 @@ def _register_opening(app: dash.Dash, bench: Bench, start: Asked) -> None:
         """Measures what the address says, or the start; wrong addresses change nothing."""
         try:
             link = Link.read(search or "", bench.text)
-            asked = link.asked or start
+            asked = link.asked_of(start)
             run, selection = _measured(bench, asked, link)
         except WorkbenchError as error:
             return no_update, no_update, alert(str(error)), *[no_update] * 7

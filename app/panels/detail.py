@@ -85,7 +85,7 @@ def _heading(cell: xr.Dataset) -> str:
 def _sentence(cell: xr.Dataset) -> str:
     best = cell.isel(k=0)
     token, chance = visible(str(words(cell, best["top_id"]))), math.exp(best["top_logprob"])
-    return f"Top token {token}, probability {chance:.3f}."
+    return f"Top token “{token}”, probability {chance:.3f}."
 
 
 def _facts(cell: xr.Dataset) -> Facts:

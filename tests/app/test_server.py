@@ -133,3 +133,8 @@ def test_a_taken_port_is_named() -> None:
 def test_an_app_without_models_is_refused() -> None:
     with pytest.raises(ValueError, match="no models"):
         create_app({})
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(PortError, match=r"port 99999 is none: expected 0\.\.65535"):
+        listen(create_app({"atlas": wb.load}), port=99999)

@@ -46,3 +46,10 @@ def test_the_selection_and_the_view_are_read() -> None:
 def test_a_bad_number_is_named(query: str) -> None:
     with pytest.raises(LinkError, match=query):
         Link.read(query, unknown)
+
+
+def test_a_link_without_a_model_is_read_on_the_pages_own() -> None:
+    start = Asked("atlas", "The", "")
+    link = Link.read("?prompt=The+city&target=+Paris", lambda _: None)
+    assert link.asked_of(start) == Asked("atlas", "The city", " Paris")
+    assert Link().asked_of(start) == start

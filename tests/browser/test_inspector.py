@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.views import boxed, cells, click, layout
@@ -32,7 +33,7 @@ def choose(page: Page, label: str, option: str) -> None:
 
 def test_opens_measured_with_the_last_cell_selected(page: Page) -> None:
     heading(page, "layer 6", "position 11", "input ·of")
-    expect(page.locator("#detail-sentence")).to_contain_text("Top token ·Paris")
+    expect(page.locator("#detail-sentence")).to_contain_text("Top token “·Paris”")
     assert cells(page)[-1][-1] == "<b>·Paris</b>"
     assert boxed(page) == ["6", "11"]
     expect(page.locator("#detail-facts")).to_contain_text("target ·Paris")
@@ -245,3 +246,21 @@ def test_export(page: Page) -> None:
         with page.expect_download() as download:
             page.get_by_role("button", name=entry).click()
         assert download.value.suggested_filename == name
+
+
+@pytest.mark.parametrize("width", [1280, 1400])
+def test_a_laptops_window_shows_every_column(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 860})
+    page.wait_for_function(
+        "() => { const box = document.getElementById('lens-focus');"
+        " return box.clientWidth < 1070 && box.scrollWidth <= box.clientWidth; }"
+    )
+
+
+def test_a_prompt_of_several_lines_is_shown_whole(page: Page) -> None:
+    run(page, "a b\nc d\ne f", "")
+    heading(page, "layer 6")
+    page.wait_for_function(
+        "() => { const field = document.getElementById('prompt');"
+        " return field.clientHeight > 50 && field.scrollHeight <= field.clientHeight; }"
+    )

@@ -217,7 +217,7 @@ def test_positions_choose_rows_of_the_whole(positions: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "top_k is 0: expected at least 1"),
+        ({"top_k": 0}, "top_k is 0: expected a whole number, at least 1"),
         ({"sites": ["resid_psot"]}, "expected some of resid_pre"),
         ({"sites": []}, "expected some of"),
         ({"sites": ["resid_post", "resid_post"]}, "one is named twice"),

@@ -47,7 +47,7 @@ def layer_grid(cells: Cells, scale: Scale, theme: Theme) -> go.Figure:
     axes are 0, 1, 2, ... A cell's customdata is "layer position", which is what a click needs.
     """
     layers, positions = _axes(cells.values)
-    width = min(960, max(420, 110 * len(positions)))
+    width = min(820, max(420, 110 * len(positions)))
     script = _Script.fitting(width / len(positions))
     traces = _traces(cells, scale, theme, script)
     layout = theme.layout(

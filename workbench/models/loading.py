@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from workbench.models.torch_engine import TorchModel
 __all__ = ["load"]
 
 ENGINES = ("torch",)
+HUB_SECONDS = 10
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -83,6 +83,8 @@ def _from_name(
     }
     options |= {} if revision is None else {"revision": revision}
     source = name if folder is None else str(folder)
+    if folder is None and not _hub_answers(name, revision):
+        options["local_files_only"] = True  # what was fetched before serves offline
     config = _pretrained("AutoConfig", source, name, options)
     family_of(config.model_type)
     tokenizer = _pretrained("AutoTokenizer", source, name, options)
@@ -109,6 +111,20 @@ def _device(device: torch.device | str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {device!r} cannot be used here: {reason}") from None
     return chosen
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Whether the hub can be asked for `name`: one request, without the loaders' long retries."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+    except HfHubHTTPError:
+        return True  # it answered; the loader says what is wrong with the name
+    except Exception:  # whatever the network layer of the day raises
+        return False
+    return True
 
 
 def _folder(name: str) -> Path | None:
@@ -168,9 +184,9 @@ def _pretrained(kind: str, source: str, name: str, options: dict[str, Any]) -> A
 def _unavailable(kind: str, name: str, options: dict[str, Any], error: Exception) -> str:
     part = {"AutoConfig": "configuration", "AutoTokenizer": "tokenizer"}.get(kind, "weights")
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if options["local_files_only"]:
+    if Path(name).exists() or name in MODELS:
         return f"{name}: its {part} cannot be read: {reason}"
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    offline = " (offline)" if options["local_files_only"] else ""
     return (
         f"{name!r} is no folder here, and its {part} cannot be had from the hub{offline}: check the name "
         f"and the network, or give a local folder; nothing or 'atlas' loads the bundled model ({reason})"
