@@ -70,6 +70,13 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 FAMILIES = list(CONFIGS)
 SEQUENTIAL = [family for family in FAMILIES if family != "gpt_neox"]
 
+
+def having(sites: list[str]) -> list[tuple[str, str]]:
+    """(family, site) pairs, without resid_mid where the blocks are parallel."""
+    every = [(family, site) for family in FAMILIES for site in sites]
+    return [pair for pair in every if pair[1] != "resid_mid" or pair[0] in SEQUENTIAL]
+
+
 TEXTS = ["The Eiffel Tower", "Rome", "a b c d e f g h", "x"]
 
 

@@ -13,7 +13,7 @@ from workbench.models.protocol import Model
 
 __all__ = ["Plan", "make_plan"]
 
-CPU_TOKENS = 4096  # past this a bigger batch is no faster on a CPU, and progress comes late
+CPU_TOKENS = 4096  # keeps progress and cancel prompt on a CPU
 CUDA_TOKENS = 65536
 WORKING_STATES = 24  # residual-sized tensors that a block holds while it runs, generously
 WASTE = 4  # a prompt joins a batch if padding it wastes less than a quarter of its row ...

@@ -5,7 +5,7 @@ import torch
 
 import workbench as wb
 from tests.models.test_engine import close
-from tests.tiny import FAMILIES, LAYERS, SEQUENTIAL, TEXTS, hf_model, model, tokenizer
+from tests.tiny import FAMILIES, LAYERS, TEXTS, having, hf_model, model, tokenizer
 
 TARGETS = torch.tensor([65, 66, 67, 68])
 
@@ -49,14 +49,12 @@ def test_a_batch_keeps_each_prompts_own_gradient(family: str, padding: str) -> N
             torch.testing.assert_close(mine, values, **close(family))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    "site", ["resid_post", "resid_mid", "attn_out", "mlp_out", "mlp_act", "final_norm"]
-)
+SITES = ["resid_post", "resid_mid", "attn_out", "mlp_out", "mlp_act", "final_norm"]
+
+
+@pytest.mark.parametrize(("family", "site"), having(SITES))
 def test_finite_differences(family: str, site: str) -> None:
     hooked = model(family)
-    if site == "resid_mid" and hooked.anatomy.parallel:
-        return
     where = (site, LAYERS if site == "final_norm" else 2)
     gradient = hooked.grad(TEXTS[0], loss, [where])
     direction = torch.randn(
@@ -75,15 +73,6 @@ def test_finite_differences(family: str, site: str) -> None:
     # Central differences err by the step squared times a third derivative (of order 1 to 100) and
     # by rounding over the step.
     assert slope == pytest.approx(expected, rel=1e-3, abs=1e-8 if family == "gpt2" else 1e-3)
-
-
-@pytest.mark.parametrize("family", SEQUENTIAL)
-def test_gradient_at_resid_mid_is_that_of_attn_out(family: str) -> None:
-    found = model(family).grad(TEXTS[0], loss, ["resid_mid", "attn_out"])
-    if model(family).anatomy.family.attn_out in ("attn", "self_attn", "attention"):
-        torch.testing.assert_close(
-            found.stack("resid_mid"), found.stack("attn_out"), **close(family)
-        )
 
 
 def test_gradients_of_positions_after_the_loss_are_zero() -> None:
