@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
+    from workbench.figures.panels import Panel
+
 __all__ = ["LogitLens"]
 
 STATES = ("resid_pre", "resid_mid", "resid_post")
@@ -144,11 +146,33 @@ class LogitLens(Reading):
         return rows(data)
 
     @classmethod
-    def figure(cls, data: xr.Dataset, *, theme: str = "light", **options: Any) -> go.Figure:
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
         """Layer by position, with the top token in each cell."""
         from lenses.logit_figures import figure
 
-        return figure(data, theme=theme, **options)
+        return figure(data, theme=theme, prompt=prompt, selected=selected, **options)
+
+    @classmethod
+    def panels(
+        cls,
+        data: xr.Dataset,
+        *,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> Sequence[Panel]:
+        """Probability by position, the best tokens of one, their probabilities, entropy and KL."""
+        from lenses.logit_panels import panels
+
+        return panels(data, prompt=prompt, position=position, site=site)
 
 
 @dataclass(frozen=True)

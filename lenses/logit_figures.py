@@ -44,7 +44,7 @@ from workbench.figures.quantity import (
 )
 from workbench.figures.reading import Pick, chosen, picked, reading, words
 
-__all__ = ["COLOURS", "candidates", "cells", "curves", "figure", "strip"]
+__all__ = ["COLOURS", "STATES", "candidates", "cells", "curves", "figure", "probabilities", "strip"]
 
 HOVERED = 3
 STATES = ("resid_pre", "resid_mid", "resid_post")
@@ -206,7 +206,7 @@ def curves(
     look = themed(theme)
     one = reading(data, prompt, site)
     column = one.sel(position=chosen("position", position, one["position"].values))
-    stack = [Curves("probability", _probabilities(column), (-0.03, 1.03))]
+    stack = [Curves("probability", probabilities(column), (-0.03, 1.03))]
     if column["entropy"].notnull().any():
         high = math.ceil(float(column["entropy"].max())) or 1
         lines = {"entropy": column["entropy"]}
@@ -279,7 +279,8 @@ def _hovers(window: xr.Dataset, values: xr.DataArray, colour: Quantity) -> npt.N
     return hovers
 
 
-def _probabilities(column: xr.Dataset) -> dict[str, xr.DataArray]:
+def probabilities(column: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Probability of the top token, the target and the foil at one position, each with dim layer."""
     lines = {"p(top-1)": exp(column["top_logprob"].isel(k=0))}
     for name in ("target", "foil"):
         if column[f"{name}_id"] >= 0:

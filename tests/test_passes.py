@@ -17,6 +17,7 @@ import workbench as wb
 from lenses import LogitLens
 from tests.tiny import hf_model, model, tokenizer
 from workbench.atlas import prompts_path
+from workbench.passes import finished, gather
 
 TEXTS = [f"prompt number {n} " + "x" * (n % 7) * 3 for n in range(64)]
 
@@ -51,7 +52,7 @@ class StateNorm(wb.Reading):
 
 
 @dataclass(frozen=True)
-class MeanState(wb.SetLevel[tuple[torch.Tensor, int]]):
+class MeanState(wb.SetLevel):
     """Mean of the last state over the set."""
 
     name: ClassVar[str] = "mean_state"
@@ -66,22 +67,18 @@ class MeanState(wb.SetLevel[tuple[torch.Tensor, int]]):
     def coords(self, model: wb.Model) -> Mapping[str, Sequence[Any]]:
         return {}
 
-    def start(self, model: wb.Model) -> tuple[torch.Tensor, int]:
-        return torch.zeros(model.d_model, dtype=torch.float64), 0
+    def start(self, model: wb.Model) -> wb.State:
+        return {"sum": torch.zeros(model.d_model, dtype=torch.float64), "n": torch.tensor(0)}
 
-    def update(
-        self, state: tuple[torch.Tensor, int], captures: wb.Captures
-    ) -> tuple[torch.Tensor, int]:
+    def update(self, state: wb.State, captures: wb.Captures) -> wb.State:
         values = captures.stack("resid_post")[0]
-        return state[0] + values.sum(0), state[1] + len(values)
+        return {"sum": state["sum"] + values.sum(0), "n": state["n"] + len(values)}
 
-    def merge(
-        self, left: tuple[torch.Tensor, int], right: tuple[torch.Tensor, int]
-    ) -> tuple[torch.Tensor, int]:
-        return left[0] + right[0], left[1] + right[1]
+    def merge(self, left: wb.State, right: wb.State) -> wb.State:
+        return {name: left[name] + right[name] for name in left}
 
-    def finish(self, state: tuple[torch.Tensor, int]) -> wb.Measured:
-        return {"mean": wb.Named(("unit",), state[0] / state[1], "1")}
+    def finish(self, state: wb.State) -> wb.Measured:
+        return {"mean": wb.Named(("unit",), state["sum"] / state["n"], "1")}
 
 
 @dataclass(frozen=True)
@@ -303,3 +300,22 @@ def test_bad_calls_fail_before_any_work() -> None:
         with pytest.raises(wb.SettingError, match="padding 'up'"):
             LogitLens()(hooked, "x", padding="up")
     assert not rows
+
+
+def test_shards_of_a_set_merge_to_the_whole() -> None:
+    hooked = model("gpt2")
+    prompts = wb.PromptSet.of(TEXTS)
+    instruments = [StateNorm(), MeanState()]
+    whole_norm, whole_mean = wb.measure(hooked, prompts, instruments)
+    shards = [prompts.subset(range(40, 64)), prompts.subset(range(40))]
+    gathered = [gather(hooked, shard, instruments) for shard in shards]
+    left, right = (norm.result().data for norm, _ in gathered)
+    joined = xr.concat([right, left], "place")
+    assert joined.prompt.values.tolist() == whole_norm.data.prompt.values.tolist()
+    np.testing.assert_allclose(joined.norm, whole_norm.data.norm, rtol=1e-5)
+    states = [mean.state for _, mean in gathered]
+    assert states[0] is not None
+    assert states[1] is not None
+    merged = finished(MeanState(), hooked, MeanState().merge(*states))
+    np.testing.assert_allclose(merged.data["mean"], whole_mean.data["mean"], rtol=1e-5)
+    assert merged.provenance["prompts"] == []

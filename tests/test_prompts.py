@@ -1,5 +1,7 @@
 """Prompts, prompt files, tokens and targets: what is read, and what is refused."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import workbench as wb
 from tests.tiny import EOT, hf_model, model, tokenizer
 from workbench.models.positions import resolve_positions
 from workbench.models.tokens import Tokens
+from workbench.prompts import Prompt, PromptError, PromptSet, lines
 
 
 def write(path: Path, text: str) -> Path:
@@ -214,3 +217,24 @@ def test_a_token_without_an_embedding_is_refused() -> None:
     )
     with pytest.raises(wb.PromptError, match="token id 188 is outside the model's 157 embeddings"):
         tokens.encode(wb.Prompt("\0"))
+
+
+def test_a_part_of_a_set_keeps_the_names_of_the_whole() -> None:
+    plain = PromptSet.of(["a", "b", "c"]).subset([2, 0])
+    assert (plain.names, [p.text for p in plain]) == ([2, 0], ["c", "a"])
+    assert plain.subset([0]).names == [2]
+    mixed = PromptSet.of([Prompt("a", id="x"), "b", "c"])
+    assert mixed.subset([2]).names == ["2"]
+    assert mixed.subset([0, 1]).names == ["x", "1"]
+
+
+def test_lines_go_on_after_a_bad_one(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text('{"text": "a"}\n{"text": \n\n[1]\n{"text": "b"}\n', encoding="utf-8")
+    found = list(lines(file))
+    assert [number for number, _ in found] == [1, 2, 4, 5]
+    assert [type(line) for _, line in found] == [dict, PromptError, PromptError, dict]
+    assert "not JSON" in str(found[1][1])
+    table = tmp_path / "set.csv"
+    table.write_text("text,target\na,b\nc\nd,e\n", encoding="utf-8")
+    assert [isinstance(line, PromptError) for _, line in lines(table)] == [False, True, False]

@@ -16,7 +16,16 @@ from workbench.errors import (
     UnsupportedError,
     WorkbenchError,
 )
-from workbench.instrument import Citation, Driving, Instrument, Measured, Named, Reading, SetLevel
+from workbench.instrument import (
+    Citation,
+    Driving,
+    Instrument,
+    Measured,
+    Named,
+    Reading,
+    SetLevel,
+    State,
+)
 from workbench.models import (
     Batch,
     Captures,
@@ -33,7 +42,7 @@ from workbench.models import (
 from workbench.passes import Progress, measure, plan
 from workbench.plans import Plan
 from workbench.prompts import Prompt, PromptSet
-from workbench.results import Result
+from workbench.results import Result, plot_layers
 
 __version__ = "0.1.0"
 
@@ -64,6 +73,7 @@ __all__ = [
     "SetLevel",
     "SettingError",
     "Site",
+    "State",
     "TargetError",
     "TorchModel",
     "UnsupportedError",
@@ -71,4 +81,5 @@ __all__ = [
     "load",
     "measure",
     "plan",
+    "plot_layers",
 ]

@@ -18,7 +18,6 @@ from workbench.instrument import Instrument, Measured
 from workbench.models.batch import Places
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
-from workbench.prompts import PromptSet
 from workbench.results import Result
 
 if TYPE_CHECKING:
@@ -91,12 +90,15 @@ def _numpy(values: Tensor) -> NDArray[Any]:
 def assemble(
     instrument: Instrument,
     model: Model,
-    prompts: PromptSet,
+    names: Sequence[str] | Sequence[int],
     encoded: Sequence[EncodedPrompt],
     parts: Parts,
     set_level: Measured,
 ) -> Result:
-    """One result from the parts of every batch, or from what a set-level instrument finished."""
+    """One result from the parts of every batch, or from what a set-level instrument finished.
+
+    `names` are those of the prompts, in the order of `encoded`.
+    """
     import xarray as xr
 
     variables: dict[str, Variable] = {
@@ -106,7 +108,7 @@ def assemble(
     if parts.variables:
         places, joined = parts.joined()
         variables |= joined
-        coords |= _place_coords(places, model, prompts.names)
+        coords |= _place_coords(places, model, names)
     data = xr.Dataset(
         {name: (dims, values, {"unit": unit}) for name, (dims, values, unit) in variables.items()},
         {k: v for k, v in coords.items() if k in _dims(variables) or isinstance(v, tuple)},
@@ -117,7 +119,7 @@ def assemble(
         provenance={
             "settings": instrument.settings(),
             "model": model.provenance(),
-            "prompts": [_prompt(name, e) for name, e in zip(prompts.names, encoded, strict=True)],
+            "prompts": [_prompt(name, e) for name, e in zip(names, encoded, strict=True)],
             "versions": {name: version(name) for name in PACKAGES}
             | {"python": platform.python_version()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),

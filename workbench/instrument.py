@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -24,8 +24,11 @@ from workbench.prompts import Prompts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import polars as pl
     import xarray as xr
 
+    from workbench.figures.panels import Panel
+    from workbench.report.sections import Section
     from workbench.results import Result
 
 __all__ = [
@@ -36,12 +39,12 @@ __all__ = [
     "Named",
     "Reading",
     "SetLevel",
+    "State",
     "find",
     "names",
 ]
 
 GROUP = "workbench.instruments"
-State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,88 @@ class Instrument(ABC):
         """Coordinates of every axis but place and prompt."""
 
     @classmethod
-    @abstractmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
-        """Tidy rows of a result."""
+        """Tidy rows of a result; by default one a cell (see `workbench.tidy`)."""
+        from workbench.tidy import rows
+
+        return rows(data)
 
     @classmethod
-    @abstractmethod
-    def figure(cls, data: xr.Dataset, *, theme: str = "light", **options: Any) -> go.Figure:
-        """The figure that notebook, report and app draw."""
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
+        """The figure that notebook, report and app draw; by default the panels side by side.
+
+        Args:
+            data: a result's dataset.
+            theme: "light" or "dark".
+            prompt: id of the prompt; the first one where None.
+            selected: the (layer, position) to mark.
+            options: those of the instrument's own figure; there are none here.
+        """
+        from workbench.figures import layer_panels, themed
+
+        layer, position = (None, None) if selected is None else selected
+        shown = cls.panels(data, prompt=prompt, position=position)
+        return layer_panels(
+            {cls.title: shown}, themed(theme), layer=layer, position=position, **options
+        )
+
+    @classmethod
+    def panels(
+        cls,
+        data: xr.Dataset,
+        *,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> Sequence[Panel]:
+        """What the layer axis shows of one place: panels whose vertical axis is the layer.
+
+        By default a panel of lines for each unit. Twins and controls belong into the panel of what
+        they are held against, as lines with `control=True`.
+
+        Args:
+            data: a result's dataset.
+            prompt, position, site: the selection; the first prompt, its last position that was read,
+                and the first site where they are None or are not in the result.
+        """
+        from workbench.figures.generic import at_place, generic_panels
+
+        return generic_panels(at_place(data, prompt, position, site))
+
+    @classmethod
+    def facts(
+        cls,
+        data: xr.Dataset,
+        *,
+        layer: int,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """What is known of one cell, as (name, value with its unit); arguments as `panels`."""
+        from workbench.figures.generic import at_place, facts
+
+        return facts(at_place(data, prompt, position, site), layer)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """The instrument's part of a report.
+
+        Args:
+            rows: its tidy rows over all prompts, lazily.
+            data: the finished dataset of a set-level instrument; None for the others.
+        """
+        from workbench.report.sections import generic_section
+
+        return generic_section(cls, rows, data)
 
 
 class Reading(Instrument):
@@ -137,7 +214,11 @@ class Driving(Instrument):
         """What it makes of one batch, and the places of its axis "place"."""
 
 
-class SetLevel(Instrument, Generic[State]):
+State = Mapping[str, Tensor]
+"""What a set-level instrument knows so far: named tensors, which can be stored with a shard."""
+
+
+class SetLevel(Instrument):
     """Keeps a state over the prompt set; states of shards merge."""
 
     @abstractmethod
@@ -150,7 +231,7 @@ class SetLevel(Instrument, Generic[State]):
 
     @abstractmethod
     def update(self, state: State, captures: Captures) -> State:
-        """The state after one more batch."""
+        """The state after one more batch; the one given stays as it is."""
 
     @abstractmethod
     def merge(self, left: State, right: State) -> State:

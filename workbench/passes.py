@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from workbench.assembly import Parts, assemble
 from workbench.errors import Cancelled, ModelError, SettingError
-from workbench.instrument import Driving, Instrument, Measured, Reading, SetLevel
+from workbench.instrument import Driving, Instrument, Measured, Reading, SetLevel, State
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
@@ -25,7 +25,7 @@ from workbench.plans import Plan, make_plan
 from workbench.prompts import Prompts, PromptSet
 from workbench.results import Result
 
-__all__ = ["CancelFlag", "Progress", "measure", "plan"]
+__all__ = ["CancelFlag", "Gathered", "Progress", "finished", "gather", "measure", "plan"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,32 @@ def measure(
         ModelError: a single prompt does not fit into memory.
         PromptError, TargetError, SettingError, UnsupportedError: before any work.
     """
+    gathered = gather(
+        model,
+        prompts,
+        instruments,
+        batch_size=batch_size,
+        padding=padding,
+        progress=progress,
+        cancel=cancel,
+    )
+    return [one.result() for one in gathered]
+
+
+def gather(
+    model: Model,
+    prompts: Prompts,
+    instruments: Sequence[Instrument],
+    *,
+    batch_size: int | None = None,
+    padding: Padding = "right",
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelFlag | None = None,
+) -> list[Gathered]:
+    """Do the work of `measure`, and leave the last step to the caller, who may have other shards.
+
+    Arguments and errors are those of `measure`.
+    """
     job = _Job.of(model, prompts, instruments, batch_size)
     work = _Work.begin(job, progress)
     queue = list(reversed(job.plan.batches))
@@ -145,9 +171,41 @@ def measure(
         if _too_large(job, indices) or not _fits(job, work, indices, padding):
             queue += _halves(indices)
     return [
-        assemble(it, model, job.prompts, job.encoded, parts, work.set_level(it, i))
+        Gathered(it, model, job.prompts, job.encoded, parts, work.states.get(i))
         for i, (it, parts) in enumerate(zip(instruments, work.parts, strict=True))
     ]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one instrument has made of a prompt set.
+
+    Attributes:
+        instrument, model, prompts, encoded: what was measured, of what.
+        parts: what a reading or driving instrument has made of each batch.
+        state: a set-level instrument's state, which merges with other shards'; else None.
+    """
+
+    instrument: Instrument
+    model: Model
+    prompts: PromptSet
+    encoded: Sequence[EncodedPrompt]
+    parts: Parts
+    state: State | None
+
+    def result(self) -> Result:
+        """The result, of a set-level instrument over these prompts alone."""
+        last: Measured = {}
+        if isinstance(self.instrument, SetLevel) and self.state is not None:
+            last = self.instrument.finish(self.state)
+        return assemble(
+            self.instrument, self.model, self.prompts.names, self.encoded, self.parts, last
+        )
+
+
+def finished(instrument: SetLevel, model: Model, state: State) -> Result:
+    """The result of a state that was merged from shards; its provenance names no prompts."""
+    return assemble(instrument, model, (), (), Parts(), instrument.finish(state))
 
 
 @dataclass
@@ -155,7 +213,7 @@ class _Work:
     """What has been measured so far."""
 
     parts: list[Parts]
-    states: dict[int, Any]
+    states: dict[int, State]
     total: int
     report: Callable[[Progress], None]
     began: float
@@ -176,9 +234,6 @@ class _Work:
     def add(self, tokens: int) -> None:
         self.done += tokens
         self.report(Progress(self.done, self.total, time.monotonic() - self.began))
-
-    def set_level(self, instrument: Instrument, index: int) -> Measured:
-        return instrument.finish(self.states[index]) if isinstance(instrument, SetLevel) else {}
 
 
 def _too_large(job: _Job, indices: Sequence[int]) -> bool:
@@ -228,12 +283,13 @@ def _out_of_memory(error: Exception) -> bool:
 
 @torch.no_grad()
 def _run(
-    job: _Job, states: Mapping[int, Any], indices: Sequence[int], padding: Padding
-) -> tuple[list[Parts], dict[int, Any]]:
+    job: _Job, states: Mapping[int, State], indices: Sequence[int], padding: Padding
+) -> tuple[list[Parts], dict[int, State]]:
     """One batch: one forward for all reading and set-level instruments, then the driving ones."""
     batch = job.model.batch([job.encoded[i] for i in indices], padding)
     caught = _read(job, batch)
-    found, new_states = [], {}
+    found: list[Parts] = []
+    new_states: dict[int, State] = {}
     for i, instrument in enumerate(job.instruments):
         part = Parts()
         if isinstance(instrument, Reading):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from workbench.errors import PromptError
 
-__all__ = ["Prompt", "PromptSet", "Prompts"]
+__all__ = ["Prompt", "PromptSet", "Prompts", "checked_file", "lines", "prompt_of"]
 
 FIELDS = ("text", "id", "target", "foil", "subject", "group", "labels")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -103,11 +103,16 @@ def _span(value: Any) -> tuple[int, int]:
 class PromptSet(Sequence[Prompt]):
     """An ordered set of prompts with distinct ids.
 
+    Attributes:
+        prompts: the prompts.
+        numbers: the index of each in the set that they were taken from; None for 0, 1, 2, ...
+
     >>> PromptSet.of(["The capital of France is", "The capital of Japan is"])[1].text
     'The capital of Japan is'
     """
 
     prompts: tuple[Prompt, ...]
+    numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -136,19 +141,13 @@ class PromptSet(Sequence[Prompt]):
         Raises:
             PromptError: no such file, or a line that cannot be used, named by number and reason.
         """
-        path = Path(path)
-        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
-            what = "no prompt file" if not path.is_file() else "unknown kind of prompt file"
-            raise PromptError(f"{what} {path}: expected {', '.join(SUFFIXES)}")
+        path = checked_file(path)
         prompts = []
-        try:
-            for number, fields in _rows(path):
-                try:
-                    prompts.append(Prompt.from_fields(fields))
-                except PromptError as error:
-                    raise PromptError(f"{path}, line {number}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from None
+        for number, fields in lines(path):
+            try:
+                prompts.append(prompt_of(fields))
+            except PromptError as error:
+                raise PromptError(f"{path}, line {number}: {error}") from None
         if not prompts:
             raise PromptError(f"{path} holds no prompts: expected at least one line")
         return cls(tuple(prompts))
@@ -156,9 +155,24 @@ class PromptSet(Sequence[Prompt]):
     @property
     def names(self) -> list[str] | list[int]:
         """What results call the prompts: their ids, or indices where no prompt has an id."""
+        numbers = range(len(self.prompts)) if self.numbers is None else self.numbers
         if all(prompt.id is None for prompt in self.prompts):
-            return list(range(len(self.prompts)))
-        return [str(i) if p.id is None else p.id for i, p in enumerate(self.prompts)]
+            return list(numbers)
+        return [
+            str(i) if p.id is None else p.id for i, p in zip(numbers, self.prompts, strict=True)
+        ]
+
+    def subset(self, indices: Iterable[int]) -> PromptSet:
+        """The prompts at these indices, called as they are in this set.
+
+        >>> PromptSet.of(["a", "b", "c"]).subset([2]).names
+        [2]
+        """
+        chosen = list(indices)
+        named = any(prompt.id is not None for prompt in self.prompts)
+        names = self.names
+        prompts = [replace(self[i], id=str(names[i])) if named else self[i] for i in chosen]
+        return PromptSet(tuple(prompts), None if named else tuple(int(names[i]) for i in chosen))
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -171,42 +185,77 @@ Prompts = str | Prompt | PromptSet | Iterable[str | Prompt]
 """What every call that takes prompts accepts."""
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+Line = Mapping[str, Any] | PromptError
+"""The fields of one line, or why it has none."""
+
+
+def checked_file(path: str | Path) -> Path:
+    """`path`, if it is a prompt file.
+
+    Raises:
+        PromptError: no such file, or one of another kind.
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        what = "no prompt file" if not path.is_file() else "unknown kind of prompt file"
+        raise PromptError(f"{what} {path}: expected {', '.join(SUFFIXES)}")
+    return path
+
+
+def lines(path: str | Path) -> Iterator[tuple[int, Line]]:
+    """Number and fields of every line of a prompt file, one line in memory at a time.
+
+    A line that cannot be read comes as a PromptError that says why (not which: that is the number).
+
+    Raises:
+        PromptError: the file as a whole cannot be read.
+    """
+    path = Path(path)
     suffix = path.suffix.lower()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if suffix in SEPARATORS:
-            yield from _table(path, file, SEPARATORS[suffix])
-            return
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            fields = (
-                _parse(path, number, line) if suffix in OBJECTS else {"text": line.rstrip("\r\n")}
-            )
-            yield number, fields
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if suffix in SEPARATORS:
+                yield from _table(path, file, SEPARATORS[suffix])
+                return
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield (
+                        number,
+                        _parse(line) if suffix in OBJECTS else {"text": line.rstrip("\r\n")},
+                    )
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
-def _table(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def prompt_of(line: Line) -> Prompt:
+    """The prompt of one line.
+
+    Raises:
+        PromptError: the line has none.
+    """
+    if isinstance(line, PromptError):
+        raise line
+    return Prompt.from_fields(line)
+
+
+def _table(path: Path, file: TextIO, separator: str) -> Iterator[tuple[int, Line]]:
     reader = csv.DictReader(file, delimiter=separator, strict=True, restkey=SURPLUS)
     try:
         for row in reader:
             if SURPLUS in row or None in row.values():
-                raise PromptError(
-                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells, "
-                    "as in the header"
-                )
-            yield reader.line_num, row
+                wanted = len(reader.fieldnames or ())
+                yield reader.line_num, PromptError(f"expected {wanted} cells, as in the header")
+            else:
+                yield reader.line_num, row
     except csv.Error as error:
         raise PromptError(f"{path}, after line {reader.line_num}: {error}") from None
 
 
-def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
+def _parse(line: str) -> Line:
     try:
         fields = json.loads(line.strip())
     except json.JSONDecodeError as error:
-        raise PromptError(
-            f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"
-        ) from None
+        return PromptError(f"not JSON ({error.msg} at column {error.colno})")
     if not isinstance(fields, dict):
-        raise PromptError(f"{path}, line {number}: expected a JSON object with a field 'text'")
+        return PromptError("expected a JSON object with a field 'text'")
     return fields

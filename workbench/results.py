@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["Result", "checked_destination"]
+__all__ = ["Result", "checked_destination", "plot_layers"]
 
 TABLE_ROWS = 20
 
@@ -133,6 +133,40 @@ class Result:
             "text/html": table,
             "text/plain": repr(self),
         }
+
+
+def plot_layers(
+    results: Sequence[Result],
+    *,
+    prompt: str | int | None = None,
+    position: int | None = None,
+    site: str | None = None,
+    layer: int | None = None,
+    theme: str = "light",
+) -> go.Figure:
+    """The panels of several instruments side by side on one layer axis, as the app's Layers tab.
+
+    Args:
+        results: of one model and the same prompts.
+        prompt, position, site: the place to read; the first prompt, its last position and the first
+            site where None.
+        layer: the layer to mark.
+        theme: "light" or "dark".
+
+    Raises:
+        ResultError: a result has no such prompt or position, or they are of different models.
+    """
+    from workbench.figures import layer_panels, themed
+
+    weights = {(r.provenance["model"]["name"], r.provenance["model"]["weights"]) for r in results}
+    if len(weights) > 1:
+        names = ", ".join(f"{name} ({digits})" for name, digits in sorted(weights))
+        raise ResultError(f"results of different models share no layer axis: {names}")
+    groups = {}
+    for result in results:
+        kind = find(result.instrument)
+        groups[kind.title] = kind.panels(result.data, prompt=prompt, position=position, site=site)
+    return layer_panels(groups, themed(theme), layer=layer, position=position)
 
 
 def checked_destination(path: str | Path) -> Path:

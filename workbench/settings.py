@@ -3,15 +3,76 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from workbench.errors import SettingError
 from workbench.instrument import Instrument, find
 
-__all__ = ["configure"]
+__all__ = ["Setting", "configure", "settings_of", "text_of"]
 
+SLICE = re.compile(r"-?\d*:-?\d*(:-?\d*)?")
 WORDS = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of an instrument, for a form or a help text.
+
+    Attributes:
+        name: as in `name=value`.
+        default: as text that `configure` reads back.
+        help: what the instrument's docstring says of it.
+        choices: the values it may have, as texts; empty for any that the instrument takes.
+    """
+
+    name: str
+    default: str
+    help: str
+    choices: tuple[str, ...]
+
+
+def settings_of(kind: type[Instrument]) -> list[Setting]:
+    """The settings of an instrument: the fields of its dataclass."""
+    types = get_type_hints(kind)
+    said = _attributes(kind.__doc__ or "")
+    return [
+        Setting(f.name, text_of(_default(f)), said.get(f.name, ""), _choices(types[f.name]))
+        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+    ]
+
+
+def text_of(value: Any) -> str:
+    """A setting's value as the text that `configure` reads back."""
+    if isinstance(value, slice):
+        ends = ("" if end is None else str(end) for end in (value.start, value.stop, value.step))
+        return ":".join(ends).removesuffix(":")
+    if isinstance(value, list | tuple):
+        return ",".join(map(text_of, value)) + ("," if len(value) == 1 else "")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return "" if field.default is dataclasses.MISSING else field.default
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if kind is bool:
+        return ("true", "false")
+    return tuple(map(text_of, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """What the section "Attributes:" of a docstring says of each name."""
+    _, _, section = inspect.cleandoc(docstring).partition("\nAttributes:\n")
+    section = section.partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def configure(name: str, assignments: Sequence[str]) -> Instrument:
@@ -39,6 +100,8 @@ def configure(name: str, assignments: Sequence[str]) -> Instrument:
 
 
 def _value(text: str) -> Any:
+    if SLICE.fullmatch(text):
+        return slice(*(int(end) if end else None for end in text.split(":")))
     if "," in text:
         return tuple(_value(part) for part in text.split(",") if part)
     if text.lower() in WORDS:

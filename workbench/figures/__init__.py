@@ -8,6 +8,8 @@ from workbench.figures.axes import layer_name, layer_ticks
 from workbench.figures.bars import token_bars
 from workbench.figures.curves import Curves, layer_curves, layer_mark
 from workbench.figures.grid import Cells, box, layer_grid
+from workbench.figures.layers import layer_marks, layer_panels
+from workbench.figures.panels import Bars, Heat, Line, Lines, Panel, Words
 from workbench.figures.saving import BrowserMissingError, graph_config, save_figure
 from workbench.figures.scale import Scale
 from workbench.figures.strip import layer_strip
@@ -18,17 +20,25 @@ from workbench.figures.window import page, rows
 __all__ = [
     "DARK",
     "LIGHT",
+    "Bars",
     "BrowserMissingError",
     "Cells",
     "Curves",
+    "Heat",
+    "Line",
+    "Lines",
+    "Panel",
     "Scale",
     "Theme",
+    "Words",
     "box",
     "graph_config",
     "layer_curves",
     "layer_grid",
     "layer_mark",
+    "layer_marks",
     "layer_name",
+    "layer_panels",
     "layer_strip",
     "layer_ticks",
     "markup",
