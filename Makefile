@@ -36,7 +36,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_structure.py
 
-bench: setup
+bench: setup browser
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:

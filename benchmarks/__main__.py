@@ -1,4 +1,4 @@
-"""Print the table of ratios, and keep it where asked: `python -m benchmarks --out FILE.json`."""
+"""Print the table of figures, and keep it where asked: `python -m benchmarks --out FILE.json`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import torch
 
-from benchmarks import logit_lens
+from benchmarks import logit_lens, page
 
-PACKAGES = ("torch", "transformers", "transformer-lens")
+PARTS = {"logit_lens": logit_lens.run, "page": page.run}
+PACKAGES = ("torch", "transformers", "transformer-lens", "dash", "plotly")
 
 
 def main() -> None:
@@ -23,6 +25,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of every side")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run"
+    )
     parser.add_argument("--out", type=Path, help="also write the table there, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -39,14 +44,9 @@ def main() -> None:
     }
     print(json.dumps(setting))
     lines = []
-    for line in logit_lens.run(device, options.rounds):
+    for line in chain(*(PARTS[part](device, options.rounds) for part in options.only)):
         lines.append(line)
-        goal = (
-            ""
-            if line.goal is None
-            else f"goal <= {line.goal}: {'met' if line.ratio <= line.goal else 'MISSED'}"
-        )
-        print(f"{line.ratio:7.3f}  {line.what:75} {goal:22} {line.detail}", flush=True)
+        print(line, flush=True)
     if options.out is not None:
         options.out.write_text(
             json.dumps(setting | {"lines": [asdict(line) for line in lines]}, indent=2) + "\n"

@@ -9,7 +9,6 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,22 +17,13 @@ from torch import Tensor
 
 import workbench as wb
 from benchmarks.clock import interleave, peak_mib
+from benchmarks.line import Line
 from lenses.vocabulary import statistics
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Line", "run"]
+__all__ = ["run"]
 
 BATCH, TOKENS, TOP = 8, 64, 5
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: a ratio, its goal (None where there is none), and what was measured."""
-
-    what: str
-    ratio: float
-    goal: float | None
-    detail: str
 
 
 def run(device: torch.device, rounds: int) -> Iterator[Line]:
