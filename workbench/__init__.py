@@ -43,6 +43,8 @@ from workbench.passes import Progress, measure, plan
 from workbench.plans import Plan
 from workbench.prompts import Prompt, PromptSet
 from workbench.results import Result, plot_layers
+from workbench.store.activations import Store
+from workbench.store.capture import capture
 
 __version__ = "0.1.0"
 
@@ -74,10 +76,12 @@ __all__ = [
     "SettingError",
     "Site",
     "State",
+    "Store",
     "TargetError",
     "TorchModel",
     "UnsupportedError",
     "WorkbenchError",
+    "capture",
     "load",
     "measure",
     "plan",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import torch
 
@@ -24,6 +24,7 @@ from workbench.models.tokens import EncodedPrompt
 from workbench.plans import Plan, make_plan
 from workbench.prompts import Prompts, PromptSet
 from workbench.results import Result
+from workbench.store.activations import Store
 
 __all__ = ["CancelFlag", "Gathered", "Progress", "finished", "gather", "measure", "plan"]
 
@@ -76,6 +77,8 @@ class _Job:
         chosen = PromptSet.of(prompts)
         if not instruments:
             raise SettingError("no instruments: expected at least one")
+        if isinstance(model, Store):
+            model.require(instruments, chosen)
         for instrument in instruments:
             instrument.prepare(model)
         encoded = [model.encode(prompt) for prompt in chosen]
@@ -106,6 +109,7 @@ def plan(
     return _Job.of(model, prompts, instruments, batch_size).plan
 
 
+@overload
 def measure(
     model: Model,
     prompts: Prompts,
@@ -115,8 +119,31 @@ def measure(
     padding: Padding = "right",
     progress: Callable[[Progress], None] | None = None,
     cancel: CancelFlag | None = None,
+) -> list[Result]: ...
+@overload
+def measure(
+    model: Store,
+    prompts: Sequence[Instrument],
+    *,
+    batch_size: int | None = None,
+    padding: Padding = "right",
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelFlag | None = None,
+) -> list[Result]: ...
+def measure(
+    model: Any,
+    prompts: Any,
+    instruments: Sequence[Instrument] | None = None,
+    *,
+    batch_size: int | None = None,
+    padding: Padding = "right",
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelFlag | None = None,
 ) -> list[Result]:
     """Measure `prompts` with every instrument, from one forward pass a batch.
+
+    `measure(store, instruments)` measures the prompts of a store of activations (see `capture`)
+    without their model.
 
     Args:
         batch_size: the most prompts in a batch; what memory allows where None. A batch that does
@@ -133,6 +160,8 @@ def measure(
         ModelError: a single prompt does not fit into memory.
         PromptError, TargetError, SettingError, UnsupportedError: before any work.
     """
+    if instruments is None:
+        prompts, instruments = _stored(model), prompts
     gathered = gather(
         model,
         prompts,
@@ -143,6 +172,17 @@ def measure(
         cancel=cancel,
     )
     return [one.result() for one in gathered]
+
+
+def _stored(model: Model) -> PromptSet:
+    """The prompts of a store.
+
+    Raises:
+        SettingError: a model has none of its own.
+    """
+    if isinstance(model, Store):
+        return model.prompts
+    raise SettingError("no prompts: expected measure(model, prompts, instruments)")
 
 
 def gather(

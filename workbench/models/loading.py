@@ -14,7 +14,7 @@ from workbench.models.checks import check
 from workbench.models.families import family_of
 from workbench.models.torch_engine import TorchModel
 
-__all__ = ["load"]
+__all__ = ["chosen_device", "load"]
 
 ENGINES = ("torch",)
 HUB_SECONDS = 10
@@ -75,7 +75,7 @@ def _from_name(
     revision: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str]:
-    target = _device(device)
+    target = chosen_device(device)
     folder = _folder(name)
     options: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
@@ -96,7 +96,7 @@ def _from_name(
     return hf.to(target).eval(), tokenizer, name if bundled or folder is None else folder.name
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def chosen_device(device: torch.device | str | None) -> torch.device:
     """The device to load to.
 
     Raises:

@@ -27,7 +27,7 @@ from workbench.models.taps import edit_taps, gathering, recording, shifted
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.prompts import Prompt, Prompts, PromptSet
 
-__all__ = ["Factors", "TorchModel"]
+__all__ = ["Factors", "TorchModel", "listed"]
 
 Part = Literal["block", "attention", "mlp"]
 
@@ -146,7 +146,7 @@ class TorchModel:
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
     ) -> Batch:
         """One padded batch of prompts on the model's device."""
-        encoded = [p if isinstance(p, EncodedPrompt) else self.encode(p) for p in _listed(prompts)]
+        encoded = [p if isinstance(p, EncodedPrompt) else self.encode(p) for p in listed(prompts)]
         return Batch.collate(
             encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
         )
@@ -400,7 +400,7 @@ class TorchModel:
             return readout(self.hf, self.anatomy, resid)
 
 
-def _listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
+def listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
     """Prompts, checked as a set, or encoded ones as they are."""
     if isinstance(prompts, str | Prompt | PromptSet):
         return PromptSet.of(prompts)

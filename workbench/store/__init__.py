@@ -1,0 +1,1 @@
+"""Folders that survive being killed: shards that appear whole, and one manifest a folder."""

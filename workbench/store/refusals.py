@@ -1,0 +1,41 @@
+"""What stored activations cannot do: everything that runs a model's blocks."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from workbench.errors import UnsupportedError
+
+__all__ = ["NoBlocks"]
+
+
+class NoBlocks:
+    """The calls of a model that a store refuses, by name."""
+
+    def intervene(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("edit a forward pass")
+
+    def tail(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("restart a forward pass")
+
+    def grad(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("differentiate")
+
+    def factors(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("differentiate")
+
+    def block(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("run a block")
+
+    def keys_values(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("give keys and values")
+
+
+def _needs_model(what: str) -> UnsupportedError:
+    return UnsupportedError(f"a store of activations cannot {what}: use the model")
