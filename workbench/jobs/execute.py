@@ -1,0 +1,119 @@
+"""One job's work: what is stored is reused, the rest is measured in one pass and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from workbench.errors import Cancelled, WorkbenchError
+from workbench.instrument import Instrument
+from workbench.jobs.folder import ResultFolder
+from workbench.jobs.keys import keys
+from workbench.models.protocol import Model
+from workbench.passes import CancelFlag, Progress, measure
+from workbench.prompts import PromptSet
+from workbench.results import Result
+
+__all__ = ["Outcome", "execute", "one_line"]
+
+
+@dataclass
+class Outcome:
+    """What came of a job.
+
+    Attributes:
+        results: the key of each instrument's stored result.
+        reused: the instruments that were not measured again.
+        refused: one line for each instrument that would not measure this.
+    """
+
+    results: dict[str, str] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A model, its prompts, and how to measure them."""
+
+    model: Model
+    prompts: PromptSet
+    batch_size: int | None
+    progress: Callable[[Progress], None] | None
+    cancel: CancelFlag | None
+
+    def measure(self, instruments: Sequence[Instrument]) -> list[Result]:
+        """All of them in one pass."""
+        return measure(
+            self.model,
+            self.prompts,
+            instruments,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            cancel=self.cancel,
+        )
+
+
+def execute(
+    model: Model,
+    prompts: PromptSet,
+    instruments: Sequence[Instrument],
+    kept: ResultFolder,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: CancelFlag | None = None,
+) -> Outcome:
+    """Measure `prompts` with every instrument that will, and store the results in `kept`.
+
+    An instrument that refuses this model or these prompts does not stop the others.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        PromptError, TargetError: a prompt cannot be used, whatever the instrument.
+    """
+    encoded = [model.encode(prompt) for prompt in prompts]
+    outcome = Outcome()
+    key_of = keys(model, prompts, encoded, instruments)
+    willing = [it for it in instruments if _willing(it, model, outcome.refused)]
+    for name in (it.name for it in willing if kept.holds(key_of[it.name])):
+        outcome.results[name] = key_of[name]
+        outcome.reused.append(name)
+    wanted = [it for it in willing if it.name not in outcome.results]
+    work = _Work(model, prompts, batch_size, progress, cancel)
+    for name, result in _measured(work, wanted, outcome.refused).items():
+        kept.save(key_of[name], result)
+        outcome.results[name] = key_of[name]
+    return outcome
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, on one line."""
+    return " ".join(str(error).split())
+
+
+def _willing(instrument: Instrument, model: Model, refused: dict[str, str]) -> bool:
+    try:
+        instrument.prepare(model)
+    except WorkbenchError as error:
+        refused[instrument.name] = one_line(error)
+        return False
+    return True
+
+
+def _measured(
+    work: _Work, instruments: Sequence[Instrument], refused: dict[str, str]
+) -> Mapping[str, Result]:
+    """Results by name. Where the common pass fails, one pass each finds the instrument at fault."""
+    if not instruments:
+        return {}
+    try:
+        results = work.measure(instruments)
+    except Cancelled:
+        raise
+    except WorkbenchError as error:
+        if len(instruments) == 1:
+            refused[instruments[0].name] = one_line(error)
+            return {}
+        return {k: v for it in instruments for k, v in _measured(work, [it], refused).items()}
+    return {it.name: result for it, result in zip(instruments, results, strict=True)}

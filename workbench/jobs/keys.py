@@ -1,0 +1,62 @@
+"""The key of a stored result: a hash of all that its numbers depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from workbench.assembly import PACKAGES
+from workbench.instrument import Instrument
+from workbench.jobs.plain import canonical, plain_prompts, plain_settings
+from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import PromptSet
+
+__all__ = ["code_hash", "keys"]
+
+
+def keys(
+    model: Model,
+    prompts: PromptSet,
+    encoded: Sequence[EncodedPrompt],
+    instruments: Sequence[Instrument],
+) -> dict[str, str]:
+    """The key of each instrument's result, 64 hex digits, by the instrument's name.
+
+    Two measurements have one key only if model, weights, dtype, device, exact tokens, prompts,
+    settings, versions and the code of the instrument and of the workbench are the same.
+    """
+    common = {
+        "model": model.provenance(),
+        "prompts": plain_prompts(prompts),
+        "tokens": [(one.ids, one.target, one.foil) for one in encoded],
+        "versions": {name: version(name) for name in PACKAGES},
+        "code": code_hash("workbench"),
+    }
+    shared = hashlib.sha256(canonical(common).encode()).hexdigest()
+    return {it.name: _key(shared, it) for it in instruments}
+
+
+def _key(shared: str, instrument: Instrument) -> str:
+    kind = type(instrument)
+    code = code_hash(kind.__module__.partition(".")[0])
+    own = [f"{kind.__module__}.{kind.__qualname__}", code, plain_settings(instrument)]
+    return hashlib.sha256(f"{shared} {canonical(own)}".encode()).hexdigest()
+
+
+@cache
+def code_hash(module: str) -> str:
+    """SHA-256 of the source of a top-level module or package, as this process first saw it.
+
+    A version says nothing while a plug-in is being written.
+    """
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return ""
+    path = Path(file)
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
