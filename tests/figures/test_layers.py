@@ -175,3 +175,13 @@ def test_several_results_share_one_axis_but_not_two_models() -> None:
     other = LogitLens(top_k=3)(model("llama"), "abc")
     with pytest.raises(wb.ResultError, match="different models"):
         wb.plot_layers([one, other])
+
+
+def test_signed_amounts_are_coloured_about_zero() -> None:
+    values = (along(3, part=2) * 4 - 1).assign_attrs(unit="nat")
+    (heat,) = generic_panels(xr.Dataset({"effect": values}))
+    assert isinstance(heat, Heat)
+    assert (heat.scale.hue, heat.scale.low, heat.scale.high) == ("signed", -3, 3)
+    (plain,) = generic_panels(xr.Dataset({"effect": values + 1}))
+    assert isinstance(plain, Heat)
+    assert (plain.scale.hue, plain.scale.low, plain.scale.high) == ("blue", 0, 4)

@@ -92,5 +92,9 @@ def _heat(name: str, values: xr.DataArray) -> Heat:
 
 
 def _scale(name: str, values: xr.DataArray) -> Scale:
-    low, high = float(values.min()), float(values.max())
-    return Scale(name, str(values.attrs["unit"]), "blue", low, high if high > low else low + 1)
+    """From the least to the largest value; symmetric about 0 where there are both signs."""
+    low, high, unit = float(values.min()), float(values.max()), str(values.attrs["unit"])
+    if low < 0 < high:
+        end = max(-low, high)
+        return Scale(name, unit, "signed", -end, end)
+    return Scale(name, unit, "blue", low, high if high > low else low + 1)

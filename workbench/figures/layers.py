@@ -245,10 +245,18 @@ class _Place:
             colorscale=scale.colours(self.theme),
             colorbar=self._colour_bar(scale),
             customdata=[[f"{layer}{end}" for end in ends] for layer in layers],
-            hovertext=[[markup(f"{other} {column}") for column in columns]] * len(layers),
-            hovertemplate="layer %{y}, %{hovertext}: %{z:.4g}<extra></extra>",
+            **self._hover(other, columns, len(layers)),
             **self._axes(),
         )
+
+    def _hover(self, other: str, columns: Sequence[Any], n_layers: int) -> dict[str, Any]:
+        """What a cell says; of positions customdata says it, as thousands of texts weigh much."""
+        if other == "position":
+            return {"hovertemplate": "layer and position %{customdata}: %{z:.4g}<extra></extra>"}
+        return {
+            "hovertext": [[markup(f"{other} {column}") for column in columns]] * n_layers,
+            "hovertemplate": "layer %{y}, %{hovertext}: %{z:.4g}<extra></extra>",
+        }
 
     def _colour_bar(self, scale: Scale) -> dict[str, Any]:
         left, right = self.domain

@@ -18,7 +18,11 @@ SANS = "system-ui, -apple-system, Segoe UI, DejaVu Sans, Arial, sans-serif"
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of one look. `hues` maps a hue's name to its stops, from nothing to most."""
+    """The colours of one look.
+
+    `hues` maps a hue's name to its stops, from nothing to most; of "signed", from most negative
+    through 0 to most positive.
+    """
 
     name: str
     paper: str
@@ -74,6 +78,7 @@ LIGHT = Theme(
         "purple": ("#fcfbfd", "#efedf5", "#dadaeb", "#bcbddc", "#a9a5d0"),
         "orange": ("#fff8f0", "#fee6ce", "#fdd0a2", "#fdb97d", "#fa9c53"),
         "green": ("#f7fcf5", "#e1f3db", "#c3e7bc", "#a0d69b", "#7cc47f"),
+        "signed": ("#d9705e", "#f3b49c", "#f7f7f7", "#a9d0e5", "#5aa2cd"),
     },
 )
 
@@ -91,6 +96,7 @@ DARK = Theme(
         "purple": ("#211f2b", "#332d4d", "#483d71", "#5b4b91", "#6956a6"),
         "orange": ("#28211a", "#46301a", "#66401a", "#824d18", "#965714"),
         "green": ("#1b2521", "#1c3d2e", "#1d543c", "#1e6846", "#1f754e"),
+        "signed": ("#9a4434", "#5e342e", "#23272f", "#1c4a76", "#2068a6"),
     },
 )
 
