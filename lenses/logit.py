@@ -19,9 +19,11 @@ from workbench.models.sites import Site, expand_sites
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import polars as pl
     import xarray as xr
 
     from workbench.figures.panels import Panel
+    from workbench.report.sections import Section
 
 __all__ = ["LogitLens"]
 
@@ -173,6 +175,28 @@ class LogitLens(Reading):
         from lenses.logit_panels import panels
 
         return panels(data, prompt=prompt, position=position, site=site)
+
+    @classmethod
+    def facts(
+        cls,
+        data: xr.Dataset,
+        *,
+        layer: int,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Target and foil, the settling layer, entropy and divergences, the norm."""
+        from lenses.logit_facts import facts
+
+        return facts(data, layer=layer, prompt=prompt, position=position, site=site)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """When predictions form, how sure they are, and which prompts stand out."""
+        from lenses.logit_report import section
+
+        return section(rows)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,14 +25,13 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     `top` is [[token, log-probability], ...]; a number that does not exist, or is infinite, is None; ranks are
     whole numbers. Rows go prompt by prompt, then site, layer and position.
     """
-    texts = dict(zip(data.token_id.values.tolist(), data.vocabulary.values.tolist(), strict=True))
-    columns = {name: data[name].values for name in (*NUMBERS, "top_id", "top_logprob")}
-    for place in _prompt_blocks(data.prompt.values.tolist()):
+    columns = _Columns.of(data)
+    for place in _prompt_blocks(columns.prompts):
         for s, site in enumerate(data.site.values.tolist()):
             for i, layer in enumerate(data.layer.values.tolist()):
                 for p in place:
-                    if columns["top_id"][s, i, p, 0] >= 0:
-                        yield _row(data, columns, texts, (s, i, p), site, layer)
+                    if columns.top_id[s, i, p, 0] >= 0:
+                        yield columns.row((s, i, p), site, layer)
 
 
 def _prompt_blocks(prompts: list[Any]) -> Iterator[range]:
@@ -42,39 +42,55 @@ def _prompt_blocks(prompts: list[Any]) -> Iterator[range]:
             start = end
 
 
-def _row(
-    data: xr.Dataset,
-    columns: dict[str, Any],
-    texts: dict[int, str],
-    cell: tuple[int, int, int],
-    site: str,
-    layer: int,
-) -> dict[str, Any]:
-    place = cell[2]
-    settled = int(data.settling_layer.values[cell[0], place])
-    ids, logprobs = columns["top_id"][cell].tolist(), columns["top_logprob"][cell].tolist()
-    return {
-        "prompt": _plain(data.prompt.values[place]),
-        "site": site,
-        "layer": layer,
-        "position": int(data.position.values[place]),
-        "token": str(data.token.values[place]),
-        **{name: _number(columns, name, cell) for name in BEFORE_TOP},
-        "top": [[texts[i], _finite(value)] for i, value in zip(ids, logprobs, strict=True)],
-        "top_logprob": _finite(logprobs[0]),
-        **{name: _number(columns, name, cell) for name in AFTER_TOP},
-        "settling_layer": settled if settled >= 0 else None,
-    }
+@dataclass(frozen=True)
+class _Columns:
+    """The dataset as plain arrays: looking a cell up in a dataset takes longer than its row."""
 
+    prompts: list[str] | list[int]
+    positions: list[int]
+    tokens: list[str]
+    numbers: Mapping[str, npt.NDArray[Any]]
+    settling: npt.NDArray[Any]
+    top_id: npt.NDArray[Any]
+    top_logprob: npt.NDArray[Any]
+    texts: Mapping[int, str]
 
-def _plain(name: Any) -> str | int:
-    """A prompt's id or index as plain Python."""
-    return int(name) if np.issubdtype(type(name), np.integer) else str(name)
+    @classmethod
+    def of(cls, data: xr.Dataset) -> _Columns:
+        texts = zip(data.token_id.values.tolist(), data.vocabulary.values.tolist(), strict=True)
+        return cls(
+            prompts=data.prompt.values.tolist(),
+            positions=data.position.values.tolist(),
+            tokens=data.token.values.tolist(),
+            numbers={name: data[name].values for name in NUMBERS},
+            settling=data.settling_layer.values,
+            top_id=data.top_id.values,
+            top_logprob=data.top_logprob.values,
+            texts=dict(texts),
+        )
 
+    def row(self, cell: tuple[int, int, int], site: str, layer: int) -> dict[str, Any]:
+        """The row of one (site, layer, place)."""
+        place = cell[2]
+        settled = int(self.settling[cell[0], place])
+        logprobs = [_finite(value) for value in self.top_logprob[cell].tolist()]
+        tokens = [self.texts[token] for token in self.top_id[cell].tolist()]
+        return {
+            "prompt": self.prompts[place],
+            "site": site,
+            "layer": layer,
+            "position": self.positions[place],
+            "token": self.tokens[place],
+            **{name: self._number(name, cell) for name in BEFORE_TOP},
+            "top": [list(pair) for pair in zip(tokens, logprobs, strict=True)],
+            "top_logprob": logprobs[0],
+            **{name: self._number(name, cell) for name in AFTER_TOP},
+            "settling_layer": settled if settled >= 0 else None,
+        }
 
-def _number(columns: dict[str, Any], name: str, cell: tuple[int, int, int]) -> float | int | None:
-    value = _finite(float(columns[name][cell]))
-    return int(value) if value is not None and name.endswith("_rank") else value
+    def _number(self, name: str, cell: tuple[int, int, int]) -> float | int | None:
+        value = _finite(float(self.numbers[name][cell]))
+        return int(value) if value is not None and name.endswith("_rank") else value
 
 
 def _finite(value: float) -> float | None:

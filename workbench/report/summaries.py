@@ -1,0 +1,71 @@
+"""Numbers over prompts from tidy rows, lazily: a prompt is the unit, however many rows it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from workbench.report.intervals import (
+    Interval,
+    mean_interval,
+    median_interval,
+    share_interval,
+)
+
+__all__ = ["at_last_position", "means", "medians", "shares"]
+
+SUMMARY = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(), "n": pl.Int64()}
+
+
+def means(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
+    """Mean over prompts of each prompt's own mean, for every group.
+
+    Returns:
+        Columns `by`, value, low and high (Student's 95%; null for n < 2), and n, the prompts.
+    """
+    return _summarised(rows, column, by, mean_interval)
+
+
+def medians(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
+    """Median over prompts of each prompt's own mean, with the interval of `median_interval`."""
+    return _summarised(rows, column, by, median_interval)
+
+
+def shares(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
+    """Share of the prompts whose `column` is true, with Wilson's 95%; rows are one a prompt."""
+    return _summarised(
+        rows, column, by, lambda values: share_interval(round(values.sum()), len(values))
+    )
+
+
+def at_last_position(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Each prompt's rows at the last of its positions that was read."""
+    last = rows.group_by("prompt").agg(pl.col("position").max())
+    return rows.join(last, on=["prompt", "position"], how="semi")
+
+
+def _summarised(
+    rows: pl.LazyFrame,
+    column: str,
+    by: Sequence[str],
+    interval: Callable[[NDArray[np.float64]], Interval],
+) -> pl.DataFrame:
+    groups = (
+        rows.group_by(*by, "prompt")
+        .agg(pl.col(column).cast(pl.Float64).mean().alias("value"))
+        .drop_nulls("value")
+        .group_by(by)
+        .agg("value")
+        .collect(engine="streaming")
+        .sort(by)
+    )
+    found = [_summary(interval(values.to_numpy()), len(values)) for values in groups["value"]]
+    return groups.drop("value").hstack(pl.DataFrame(found, schema=SUMMARY))
+
+
+def _summary(found: Interval, n: int) -> dict[str, Any]:
+    return {"value": found.value, "low": found.low, "high": found.high, "n": n}
