@@ -1,75 +1,168 @@
-"""The models behind the page, and what was measured on them."""
+"""The desk behind the page: what the page asks for becomes jobs, and jobs become runs."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from threading import Lock
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from app.state import Asked, prompt_id
-from lenses import LogitLens
-from workbench import Model, ModelError, Result
+from app.instruments import configured
+from app.link import asked_of, query
+from app.state import Asked, Run, Settings
+from workbench import PromptSet, Result, ResultError
+from workbench.figures import shorten
+from workbench.jobs import Desk, Job, Request
+from workbench.jobs.plain import instrument_of
+from workbench.settings import text_of
 
-__all__ = ["SITES", "Bench", "Loaders"]
+__all__ = ["Bench"]
 
-Loaders = Mapping[str, Callable[[], Model]]
-"""Models by name; each is loaded when it is first asked for."""
-
-SITES = ("resid_post", "attn_out", "mlp_out")
-TOP_K = 10
-KEPT = 32  # results
+SHORT = 8  # digits of the hash of a model's weights
+TITLE = 60  # letters of a prompt
+PATIENCE = 0.15  # seconds that a page waits for a result that may be stored
+POLL = 0.01  # seconds
 
 
 class Bench:
-    """Loads models when they are first asked for, and keeps the latest results.
+    """Hands the page's measurements to a desk, and finds their results."""
 
-    One measurement runs at a time; results that are kept do not wait for it.
-    """
-
-    def __init__(self, models: Loaders) -> None:
-        """`models` has at least one entry; the first is the page's own."""
-        if not models:
-            raise ValueError("no models: expected at least one name with its loader")
-        self._loaders = dict(models)
-        self._models: dict[str, Model] = {}
-        self._results: OrderedDict[Asked, Result] = OrderedDict()
-        self._texts: dict[str, str] = {}
-        self._lock = Lock()
+    def __init__(self, desk: Desk) -> None:
+        """`desk` is started and stopped by whoever made it."""
+        self.desk = desk
 
     @property
     def names(self) -> list[str]:
-        """Names of the models on offer."""
-        return list(self._loaders)
+        """Names of the models on offer; the first is the page's own."""
+        return list(self.desk.models)
 
-    def text(self, identifier: str) -> str | None:
-        """The prompt with this id, where it was measured since the server started."""
-        return self._texts.get(identifier)
+    def going(self) -> int:
+        """How many jobs wait or run."""
+        return sum(not job.finished for job in self.desk.jobs())
 
-    def measure(self, asked: Asked) -> Result:
-        """The logit lens of what was asked, measured once.
+    def prompts(self, asked: Asked) -> PromptSet:
+        """The set that the prompt belongs to, or the prompt alone.
 
         Raises:
-            WorkbenchError: the model or the prompt cannot be had or used.
+            PromptError: it is empty.
+            ResultError: the set is not kept here.
         """
-        if asked not in self._results:
-            with self._lock:
-                if asked not in self._results:
-                    self._keep(asked, self._measured(asked))
-        return self._results[asked]
+        if not asked.prompts:
+            return PromptSet.of(asked.prompt())
+        kept = self.desk.prompts(asked.prompts)
+        if kept is None:
+            raise ResultError(f"the prompts {asked.prompts} are not on this server: upload them")
+        return kept
 
-    def _measured(self, asked: Asked) -> Result:
-        lens = LogitLens(top_k=TOP_K, sites=SITES)
-        return lens(self._model(asked.model), asked.prompt())
+    def ask(self, asked: Asked, instruments: Sequence[str], settings: Settings) -> Job:
+        """Queue a measurement that the page waits for, and give it a moment.
 
-    def _model(self, name: str) -> Model:
-        if name not in self._loaders:
-            raise ModelError(f"no model {name!r} here: expected one of {', '.join(self.names)}")
-        if name not in self._models:
-            self._models[name] = self._loaders[name]()
-        return self._models[name]
+        Raises:
+            WorkbenchError: the model, the prompt or a setting cannot be used.
+        """
+        prompts = self.prompts(asked)
+        chosen = [configured(name, settings.get(name, {})) for name in instruments]
+        title = shorten(" ".join(asked.text.split()), TITLE) if len(prompts) == 1 else ""
+        request = Request(asked.model, prompts, chosen, title=title)
+        return self._soon(self.desk.submit(request, urgent=len(prompts) == 1))
 
-    def _keep(self, asked: Asked, result: Result) -> None:
-        self._results[asked] = result
-        self._texts[prompt_id(asked.text)] = asked.text
-        while len(self._results) > KEPT:
-            self._results.popitem(last=False)
+    def queue(
+        self, model: str, kept: str, title: str, instruments: Sequence[str], settings: Settings
+    ) -> int:
+        """Queue a kept prompt set that nobody waits for; the job's number. Errors as `ask`."""
+        prompts = self.prompts(Asked(model, "", prompts=kept))
+        chosen = [configured(name, settings.get(name, {})) for name in instruments]
+        return self.desk.submit(Request(model, prompts, chosen, title=title))
+
+    def retry(self, number: int) -> Job:
+        """Queue a job anew. Errors are those of `Desk.retry`."""
+        return self._soon(self.desk.retry(number))
+
+    def asked(self, job: Job, at: str | None = None) -> tuple[Asked, int | str]:
+        """What a job measures: its prompt called `at`, or the first; and that prompt's name."""
+        prompts = self.desk.prompts(job.prompts)
+        assert prompts is not None  # they are kept for longer than the job is
+        return asked_of(job.model, job.prompts, prompts, at)
+
+    def run(self, job: Job, settings: Settings, at: str | None = None) -> tuple[Run, int | str]:
+        """What a job has measured of the prompt called `at`, or of the first; and that name.
+
+        Raises:
+            ResultError: nothing of it is stored.
+        """
+        if not job.results:
+            raise ResultError(f"job {job.id} ({job.title}) has no results: retry it")
+        asked, name = self.asked(job, at)
+        results, refused = dict(job.results), dict(job.refused)
+        return self._at(Run(asked, 0, 0, "", job.prompts, results, refused, settings), name), name
+
+    def moved(self, run: Run, at: str) -> tuple[Run, int | str]:
+        """The run at another prompt of its set, and that prompt's name. Errors are those of `run`."""
+        prompts = self.prompts(run.asked)
+        asked, name = asked_of(run.asked.model, run.kept, prompts, at)
+        return self._at(replace(run, asked=asked), name), name
+
+    def settings(self, job: Job) -> Settings:
+        """The settings of a job's instruments, where they are not the page's own."""
+        found = {}
+        for plain in job.instruments:
+            name = plain["name"]
+            texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
+            usual = configured(name, {}).settings()
+            found[name] = {k: text for k, text in texts.items() if text != text_of(usual[k])}
+        return {name: own for name, own in found.items() if own}
+
+    def joined(self, before: Run, job: Job, settings: Settings) -> Run:
+        """The run with what another job has measured of the same prompt."""
+        own = {name: settings[name] for name in job.results if name in settings}
+        others = {k: v for k, v in before.settings.items() if k not in job.results}
+        run = replace(
+            before,
+            settings=others | own,
+            results={**before.results, **job.results},
+            refused={k: v for k, v in before.refused.items() if k not in job.results}
+            | dict(job.refused),
+        )
+        return replace(run, link=query(run))
+
+    def result(self, run: Run, instrument: str) -> Result | None:
+        """What an instrument has measured in this run; None where it has not.
+
+        Raises:
+            ResultError: it is not stored any more.
+        """
+        key = run.results.get(instrument)
+        return None if key is None else self.desk.result(key)
+
+    def results(self, run: Run) -> dict[str, Result]:
+        """All results of a run, by instrument. Errors are those of `result`."""
+        return {name: self.desk.result(key) for name, key in run.results.items()}
+
+    def sites(self, run: Run) -> set[str]:
+        """The components that any result of a run speaks of. Errors are those of `result`."""
+        data = [result.data for result in self.results(run).values()]
+        return {str(site) for one in data if "site" in one.dims for site in one["site"].values}
+
+    def _at(self, run: Run, name: int | str) -> Run:
+        """The run with what its results say of the model and of the prompt called `name`."""
+        made_of = self.desk.result(next(iter(run.results.values()))).provenance
+        model = made_of["model"]
+        run = replace(
+            run,
+            layers=model["n_layers"],
+            positions=_length(made_of, name),
+            weights=model["weights"][:SHORT],
+        )
+        return replace(run, link=query(run))
+
+    def _soon(self, number: int) -> Job:
+        """The job, after a moment in which what is stored already would be found."""
+        until = time.monotonic() + PATIENCE
+        while not (job := self.desk.job(number)).finished and time.monotonic() < until:
+            time.sleep(POLL)
+        return job
+
+
+def _length(made_of: dict[str, Any], name: int | str) -> int:
+    """How many tokens the prompt has."""
+    return next(len(prompt["ids"]) for prompt in made_of["prompts"] if prompt["name"] == name)

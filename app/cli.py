@@ -1,4 +1,4 @@
-"""The command line: `workbench run`, `workbench app`, `workbench doctor`."""
+"""The command line: `workbench run`, `report`, `app`, `jobs`, `doctor`."""
 
 from __future__ import annotations
 
@@ -160,6 +160,56 @@ def _load(model: str, **options: Any) -> wb.TorchModel:
 
 @cli.command()
 @one_line_errors
+def report(
+    prompts: Annotated[Path, typer.Argument(help="JSONL, CSV, TSV or text file.")],
+    instruments: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    out: Annotated[Path, typer.Option(help="Folder, new or of the same run.")],
+    model: ModelOption = "atlas",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="INSTRUMENT.NAME=VALUE", help="A setting of an instrument."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Every N-th shard from the I-th on.")
+    ] = "1/1",
+    shard_size: Annotated[int, typer.Option(help="Prompts in a shard.")] = 100,
+    batch_size: Annotated[int | None, typer.Option(help="The most prompts in a batch.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out bad lines of the file.")
+    ] = False,
+    plotlyjs: Annotated[str, typer.Option(help="inline (one file) or directory.")] = "inline",
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+    engine: EngineOption = "torch",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that comes with the model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the cost and stop.")] = False,
+) -> None:
+    """Measure a prompt file with instruments; the same command again goes on where it ended."""
+    from app.report_command import Asked, configured, print_cost, run_report
+
+    chosen = configured(instruments, settings or [])
+    asked = Asked(prompts, chosen, shard_size, batch_size, skip_bad, as_json)
+    load = functools.partial(
+        _load,
+        model,
+        dtype=dtype,
+        device=device,
+        engine=engine,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if plan:
+        print_cost(asked, load)
+    elif not run_report(asked, load, out, shard=shard, plotlyjs=plotlyjs):
+        raise typer.Exit(1)
+
+
+@cli.command()
+@one_line_errors
 def app(
     model: Annotated[
         list[str] | None, typer.Option(help="A model to offer; may be given again.")
@@ -170,19 +220,27 @@ def app(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8050,
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of jobs and results; $WORKBENCH_HOME if not given.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda, cuda:1, ...; one worker each.")
+    ] = None,
     dtype: DtypeOption = None,
-    device: DeviceOption = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that comes with the models.")
+    ] = False,
 ) -> None:
     """Read models layer by layer in a browser."""
-    from app.launch import launch
+    from app.launch import launch, offered
 
     launch(
-        models=model or [],
-        model_root=model_root,
+        models=offered(model or [], model_root, dtype=dtype, trust_remote_code=trust_remote_code),
+        home=home,
+        devices=device or [],
         host=host,
         port=port,
         browser=browser,
-        load=functools.partial(_load, dtype=dtype, device=device),
     )
 
 
@@ -201,6 +259,23 @@ def doctor(
         sound &= examine(_load(model, dtype=dtype, device=device), typer.echo)
     if not sound:
         sys.exit(1)
+
+
+@cli.command()
+@one_line_errors
+def jobs(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Home folder of an app or a desk; the app's own if not given."),
+    ] = None,
+    cancel: Annotated[int | None, typer.Option(metavar="JOB", help="Cancel this job.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")] = False,
+) -> None:
+    """List the newest jobs, or cancel one."""
+    from app import jobs_command
+
+    found = jobs_command.jobs(home) if cancel is None else jobs_command.cancel(home, cancel)
+    typer.echo(jobs_command.as_json(found) if as_json else jobs_command.as_table(found))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
-"""The shell around every page: head, stores, alert, theme."""
+"""The shell around every page: head, columns, theme, and what is said of an unexpected error."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import dash
 import dash_mantine_components as dmc
 from dash import dcc, html, set_props
+from flask import Flask
 
 from app import ids
 from app.parts import alert
 
-__all__ = ["INDEX", "layout", "report"]
+__all__ = ["layout", "new_app"]
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -21,37 +24,55 @@ INDEX = """<!DOCTYPE html>
 
 # Mantine's own blue is too light for white text.
 MANTINE = {"primaryColor": "blue", "primaryShade": {"light": 9, "dark": 8}}
-HEADER = 68  # pixels
-ASIDE = {"base": 320, "xl": 400}  # narrower where the window is, so that the grid fits beside it
 
 
-def layout(topbar: Any, page: tuple[Any, Any]) -> dmc.MantineProvider:
-    """The whole document: the top bar, and a page as its main part and its detail panel."""
-    main, detail = page
-    shell = dmc.AppShell(
-        [
-            dmc.AppShellHeader(topbar, px="md", zIndex=200),
-            dmc.AppShellMain([html.Div(id=ids.ALERT), main]),
-            dmc.AppShellAside(detail, p="sm", id="aside", tabIndex=0),
-        ],
-        header={"height": HEADER},
-        aside={"width": ASIDE, "breakpoint": "sm"},
-        padding="sm",
+def new_app(server: Flask, path: str, title: str, *, without: str = r".*\.txt") -> dash.Dash:
+    """An app for the page at `path`: every page is one of its own, and they share the server.
+
+    Args:
+        server: where it is mounted.
+        path: of the page, from "/" to "/".
+        title: of the browser's tab.
+        without: the files of assets/ that the page does not load, as a regular expression.
+    """
+    shared: Any = server  # Dash's own annotation knows no Flask
+    return dash.Dash(
+        "workbench",
+        server=shared,
+        url_base_pathname=path,
+        assets_folder=str(Path(__file__).parent / "assets"),
+        assets_ignore=without,
+        use_pages=False,
+        pages_folder="",
+        title=title,
+        update_title="",
+        index_string=INDEX,
+        on_error=_report,
+        suppress_callback_exceptions=True,  # parts come when they are asked for
+        enable_mcp=False,
     )
+
+
+def layout(head: Any, main: Any, aside: Any = None) -> dmc.MantineProvider:
+    """The whole document: what stays in view above, and what scrolls below and beside it."""
+    columns: list[Any] = [html.Main(main, tabIndex=0)]
+    if aside is not None:
+        columns.append(html.Aside(aside, id="aside", tabIndex=0))
     return dmc.MantineProvider(
-        [dcc.Location(id="url", refresh=False), *_stores(), shell],
+        [
+            dcc.Location(id="url", refresh=False),
+            html.Div(
+                [html.Header(head), html.Div(columns, className="columns")], className="frame"
+            ),
+        ],
         id=ids.THEME,
         forceColorScheme="light",
         theme=MANTINE,
     )
 
 
-def report(error: Exception) -> None:
+def _report(error: Exception) -> None:
     """An error that nobody expected: the trace goes to the terminal, one line to the page."""
     logging.getLogger(__name__).exception("a callback failed", exc_info=error)
     line = f"Unexpected {type(error).__name__}; the terminal has the details."
     set_props(ids.ALERT, {"children": alert(line)})
-
-
-def _stores() -> list[dcc.Store]:
-    return [dcc.Store(id=name) for name in (ids.RUN, ids.SELECTION)]

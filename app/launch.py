@@ -7,31 +7,27 @@ import os
 import secrets
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
 from workbench.atlas import MODELS
 from workbench.errors import ModelError
-
-if TYPE_CHECKING:
-    import workbench as wb
+from workbench.jobs import Desk, ModelSpec, default_home
 
 __all__ = ["launch", "offered"]
-
-Load = Callable[[str], "wb.TorchModel"]
 
 
 def launch(
     *,
-    models: Sequence[str],
-    model_root: Path | None,
+    models: Mapping[str, ModelSpec],
+    home: Path | None,
+    devices: Sequence[str],
     host: str,
     port: int,
     browser: bool,
-    load: Load,
 ) -> None:
     """Serve the app until interrupted.
 
@@ -40,21 +36,24 @@ def launch(
     from app.security import LOOPBACK
     from app.server import create_app, serve
 
-    app = create_app(offered(models, model_root, load))
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
-    try:
-        serve(app, host, port, token, ready=functools.partial(_announce, browser=browser))
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
+    ready = functools.partial(_announce, browser=browser)
+    first = next(iter(models))
+    with Desk(home or default_home(), models, devices=devices or None, preload=first) as desk:
+        try:
+            serve(create_app(desk), host, port, token, ready=ready)
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
 
 
-def offered(
-    models: Sequence[str], root: Path | None, load: Load
-) -> Mapping[str, Callable[[], wb.TorchModel]]:
-    """Loaders by the name that the page shows: those asked for, those under `root`, the bundled.
+def offered(models: Sequence[str], root: Path | None, **options: Any) -> dict[str, ModelSpec]:
+    """Models by the name that the page shows: those asked for, those under `root`, the bundled.
+
+    `options` are those of every ModelSpec.
 
     Raises:
-        ModelError: `root` is no folder, or two models would have the same name.
+        ModelError: `root` is no folder, a folder in it leads out of it, or two models would have
+            the same name.
     """
     names = {_label(name): name for name in models}
     if len(names) < len(models):
@@ -65,7 +64,7 @@ def offered(
         names.setdefault(folder.name, str(folder))
     for bundled in MODELS:
         names.setdefault(bundled, bundled)
-    return {label: functools.partial(load, name) for label, name in names.items()}
+    return {label: ModelSpec(name, **options) for label, name in names.items()}
 
 
 def _label(name: str) -> str:
@@ -73,11 +72,18 @@ def _label(name: str) -> str:
 
 
 def _folders(root: Path | None) -> list[Path]:
+    """The model folders in `root`."""
     if root is None:
         return []
     if not root.is_dir():
         raise ModelError(f"--model-root {root} is no folder")
-    return sorted(path.parent for path in root.glob("*/config.json"))
+    found = sorted(path.parent for path in root.glob("*/config.json"))
+    for folder in found:
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise ModelError(
+                f"{folder} leads out of --model-root to {folder.resolve()}: name it with --model"
+            )
+    return found
 
 
 def _announce(address: str, *, browser: bool) -> None:

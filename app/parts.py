@@ -9,7 +9,9 @@ from dash import ClientsideFunction, dcc
 
 from workbench.figures import graph_config
 
-__all__ = ["alert", "choice", "graph", "in_browser"]
+__all__ = ["RETRY", "alert", "choice", "failure", "graph", "in_browser", "notice"]
+
+RETRY = "retry"
 
 
 def alert(message: str) -> dmc.Alert:
@@ -17,7 +19,18 @@ def alert(message: str) -> dmc.Alert:
     return dmc.Alert(message, color="red", variant="outline", mb="sm")
 
 
-def graph(name: str, height: int) -> dcc.Graph:
+def notice(message: str) -> dmc.Alert:
+    """What should be known, though nothing went wrong."""
+    return dmc.Alert(message, color="gray", variant="outline", mb="sm")
+
+
+def failure(message: str) -> dmc.Alert:
+    """How a job came to grief that can be tried again."""
+    retry = dmc.Button("Retry", id=RETRY, size="compact-xs", variant="default", ml="sm")
+    return dmc.Alert([message, retry], color="red", variant="outline", mb="sm")
+
+
+def graph(name: str | dict[str, str], height: int) -> dcc.Graph:
     """A place for a figure that is drawn in a callback, so that the layout stays small."""
     # A responsive graph ignores the height in its figure: the style sets it.
     style = {"height": height}

@@ -18,6 +18,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 COOKIE = "workbench_token"
 TOKEN = "WORKBENCH_TOKEN"
+LARGEST = 32 * 2**20  # bytes of a request: an upload of 20 MB, as text, with room to spare
 
 # Scripts and styles of the page stand in it, hence 'unsafe-inline'; nothing else may be loaded,
 # and nothing may be sent, except from and to this server.
@@ -31,6 +32,7 @@ POLICY = (
 def guard(server: Flask) -> None:
     """Lets only this machine's own pages in, and nothing out."""
     server.config["TRUSTED_HOSTS"] = list(LOOPBACK)
+    server.config["MAX_CONTENT_LENGTH"] = LARGEST
     server.config[TOKEN] = None
     server.before_request(_admit)
     server.after_request(_confine)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import dash
+from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from app import frame, topbar
-from app.bench import Bench, Loaders
-from app.pages import inspector
+from app.bench import Bench
+from app.pages import inspector, jobs, sets
 from app.security import LOOPBACK, admit_others, guard
 from app.state import Asked
+from workbench.jobs import Desk
 
 __all__ = ["PortError", "create_app", "listen", "serve"]
 
@@ -27,45 +26,29 @@ class PortError(OSError):
     """The port or the address cannot be listened on. One line that says what to do."""
 
 
-def create_app(models: Loaders, *, text: str = TEXT, target: str = TARGET) -> dash.Dash:
-    """The app over some models.
+def create_app(desk: Desk, *, text: str = TEXT, target: str = TARGET) -> Flask:
+    """The app over the models of a desk.
 
-    Nothing is loaded before a page is opened. It answers this machine only, under its own names,
-    until `serve` or `listen` is given another host.
+    It answers this machine only, under its own names, until `serve` or `listen` is given another
+    host.
 
     Args:
-        models: loaders by the name that the page shows; the first is measured when a page is
-            opened without a link. A loader is called once, when its model is first asked for.
+        desk: does the work; whoever made it starts and stops it. Its first model is measured when a
+            page is opened without a link.
         text: the prompt that the page opens with.
         target: the token followed in it, with its leading space.
-
-    Raises:
-        ValueError: there are no models.
     """
-    bench = Bench(models)
-    start = Asked(bench.names[0], text, target)
-    app = dash.Dash(
-        "workbench",
-        assets_folder=str(Path(__file__).parent / "assets"),
-        assets_ignore=r".*\.txt",
-        use_pages=False,
-        pages_folder="",
-        title="Workbench",
-        update_title="",
-        index_string=frame.INDEX,
-        on_error=frame.report,
-        suppress_callback_exceptions=True,  # the table comes when it is asked for
-        enable_mcp=False,
-    )
-    guard(app.server)
-    app.layout = frame.layout(topbar.layout(bench.names, start), inspector.layout())
-    topbar.register(app)
-    inspector.register(app, bench, start)
-    return app
+    server = Flask("workbench", static_folder=None)
+    guard(server)
+    bench = Bench(desk)
+    jobs.mount(server, bench)
+    sets.mount(server, bench)
+    inspector.mount(server, bench, Asked(bench.names[0], text, target))
+    return server
 
 
 def listen(
-    app: dash.Dash, host: str = "127.0.0.1", port: int = 8050, token: str | None = None
+    app: Flask, host: str = "127.0.0.1", port: int = 8050, token: str | None = None
 ) -> BaseWSGIServer:
     """A server that listens, but does not answer yet; its `port` is the port it got.
 
@@ -80,17 +63,17 @@ def listen(
         PortError: the address cannot be bound.
     """
     if token is not None:
-        admit_others(app.server, host, token)
+        admit_others(app, host, token)
     elif host not in LOOPBACK:
         raise ValueError(f"{host} can be reached by others: give a token, or use 127.0.0.1")
     with _bound(host, port) as bound:
         return make_server(
-            host, port, app.server, threaded=True, request_handler=_Quiet, fd=bound.fileno()
+            host, port, app, threaded=True, request_handler=_Quiet, fd=bound.fileno()
         )
 
 
 def serve(
-    app: dash.Dash,
+    app: Flask,
     host: str = "127.0.0.1",
     port: int = 8050,
     token: str | None = None,

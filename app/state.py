@@ -1,35 +1,34 @@
-"""What the page is about: what was asked, what is selected, and both as a link."""
+"""What the page is about: what was asked, what is measured, and what of it is selected."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlencode
 
-from workbench import Prompt, WorkbenchError
+from workbench import Prompt
 
-__all__ = ["Asked", "Link", "LinkError", "Run", "Selection", "prompt_id"]
+__all__ = ["Asked", "Pending", "Run", "Selection", "Settings", "Shown"]
 
-LONGEST_IN_LINK = 200  # characters
+GOING = ("queued", "running")
 
-
-class LinkError(WorkbenchError, ValueError):
-    """A link names something that this server does not have."""
+Settings = Mapping[str, Mapping[str, str]]
+"""Settings as texts, by instrument and name, where they are not the page's own."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """What is to be measured: a model's name, a prompt, and the tokens to follow.
 
-    `target` and `foil` are "" where there is none; a leading space belongs to the token.
+    `target` and `foil` are "" where there is none; a leading space belongs to the token. `prompts`
+    is the id of the prompt set that the prompt was taken from, "" where it stands alone.
     """
 
     model: str
     text: str
     target: str = ""
     foil: str = ""
+    prompts: str = ""
 
     def prompt(self) -> Prompt:
         """The prompt for an instrument."""
@@ -38,12 +37,29 @@ class Asked:
 
 @dataclass(frozen=True)
 class Run:
-    """What has been measured, as the page keeps it: layers are 0..`layers`."""
+    """What has been measured, as the page keeps it.
+
+    Attributes:
+        asked: the model and the prompt.
+        layers: the last one; the first is 0, the embedding.
+        positions: how many tokens the prompt has.
+        weights: the first digits of the model's own hash.
+        kept: the id under which the prompt, or its set, is kept.
+        results: the key of each instrument's result (see `Bench.result`).
+        refused: one line for each instrument that would not measure this.
+        settings: those that were used.
+        link: the part of the address that names all this.
+    """
 
     asked: Asked
     layers: int
     positions: int
-    link: str
+    weights: str
+    kept: str
+    results: Mapping[str, str]
+    refused: Mapping[str, str]
+    settings: Settings
+    link: str = ""
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Run:
@@ -73,75 +89,62 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Link:
-    """What the page's address says; None where it says nothing."""
+class Shown:
+    """What a tab has before it, for what it exports.
 
-    asked: Asked | None = None
-    layer: int | None = None
-    position: int | None = None
-    site: str | None = None
-    colour: str | None = None
-    view: str | None = None
+    Attributes:
+        run, selection: what is measured, and the place in it.
+        theme: "light" or "dark".
+        off: the panels that are switched off, as "instrument.panel".
+        looks: the values of the tabs' own controls, by their names in the address.
+    """
+
+    run: Run
+    selection: Selection
+    theme: str
+    off: tuple[str, ...]
+    looks: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The page's latest job, and what the page does with its results.
+
+    Attributes:
+        job: its number at the desk.
+        asked: what it measures.
+        settings: with which settings.
+        place: what is to be selected then: layer, position, site, prompt, as far as it is known.
+        weights: the hash that a link was made with; "" where there is none.
+        adds: whether its results join those on the page, or replace them.
+        instruments, state, phase, done, total, seconds_left, error: as `workbench.jobs.Job` has
+            them.
+    """
+
+    job: int
+    asked: Asked
+    settings: Settings
+    place: Mapping[str, Any]
+    weights: str = ""
+    adds: bool = False
+    instruments: tuple[str, ...] = ()
+    state: str = "queued"
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    error: str | None = None
 
     @classmethod
-    def read(cls, search: str, text_of: Callable[[str], str | None]) -> Link:
-        """The link of a page's query string.
+    def of(cls, stored: dict[str, Any]) -> Pending:
+        """The job from its stored form."""
+        return cls(**(stored | {"asked": Asked(**stored["asked"])}))
 
-        Args:
-            search: the query string, with or without its "?".
-            text_of: the prompt with this id, or None.
+    @property
+    def going(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in GOING
 
-        Raises:
-            LinkError: a number is none, or the prompt is not known here.
-        """
-        fields = {name: values[0] for name, values in _fields(search).items()}
-        return cls(
-            _asked(fields, text_of),
-            _number(fields, "layer"),
-            _number(fields, "position"),
-            *(fields.get(name) for name in ("site", "colour", "view")),
-        )
-
-    def asked_of(self, start: Asked) -> Asked:
-        """What to measure: what the link says, on the page's own model where it names none."""
-        if self.asked is None:
-            return start
-        return self.asked if self.asked.model else replace(self.asked, model=start.model)
-
-    @staticmethod
-    def query(asked: Asked) -> str:
-        """The part of the query string that names what is measured; long prompts by their id."""
-        inline = len(asked.text) <= LONGEST_IN_LINK
-        prompt = {"prompt": asked.text} if inline else {"prompt_id": prompt_id(asked.text)}
-        followed = {"target": asked.target, "foil": asked.foil}
-        return urlencode({"model": asked.model} | prompt | {k: v for k, v in followed.items() if v})
-
-
-def prompt_id(text: str) -> str:
-    """The id under which the server keeps a prompt of any length."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _fields(search: str) -> dict[str, list[str]]:
-    return parse_qs(search.removeprefix("?"))
-
-
-def _asked(fields: dict[str, str], text_of: Callable[[str], str | None]) -> Asked | None:
-    text = fields.get("prompt")
-    if text is None and "prompt_id" in fields:
-        text = text_of(fields["prompt_id"])
-        if text is None:
-            raise LinkError(
-                f"the prompt {fields['prompt_id']} of this link is not on this server: "
-                "paste the prompt itself and press Run"
-            )
-    if text is None:
-        return None
-    return Asked(fields.get("model", ""), text, fields.get("target", ""), fields.get("foil", ""))
-
-
-def _number(fields: dict[str, str], name: str) -> int | None:
-    value = fields.get(name)
-    if value is None or value.isdecimal():
-        return None if value is None else int(value)
-    raise LinkError(f"{name}={value} in this link is no whole number: expected 0 or more")
+    def stored(self) -> dict[str, Any]:
+        """The job as plain data."""
+        return asdict(self)

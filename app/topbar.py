@@ -1,4 +1,4 @@
-"""The top bar: what to measure, and what to do with the page as a whole."""
+"""The bars on top of the pages: where else to go, and, on the Inspector, what to measure."""
 
 from __future__ import annotations
 
@@ -6,54 +6,56 @@ from typing import Any
 
 import dash
 import dash_mantine_components as dmc
-from dash import Input, Output, State, html
+from dash import Input, Output, State, dcc, html
 
 from app import ids
+from app.bench import Bench
 from app.exports import menu
 from app.parts import choice, in_browser
 from app.state import Asked
 
-__all__ = ["layout", "register"]
+__all__ = ["layout", "plain", "register", "register_plain"]
+
+DARK = "dark"
+JOBS = "jobs-link"
+LATER = "jobs-clock"
+EVERY = 2000  # milliseconds between two looks at the number of jobs
+PAGES = {"Inspector": "/", "Prompt sets": "/sets/", "Jobs": "/jobs/"}
 
 
-def layout(models: list[str], start: Asked) -> dmc.Group:
-    """The bar, filled in with what the page opens with."""
-    return dmc.Group(
+def layout(models: list[str], start: Asked) -> html.Div:
+    """The Inspector's bar, filled in with what the page opens with."""
+    return html.Div(
         [
-            dmc.Title("Workbench", order=1, size="h3", className="beside"),
+            _places("Inspector"),
             dmc.Box(choice(ids.MODEL, "Model", models, start.model), w=140),
             _prompt(start.text),
-            _field(ids.TARGET, "Target token", start.target, w=110),
-            _field(ids.FOIL, "Foil (optional)", start.foil, w=110),
-            dmc.Button("Run", id=ids.RUN_BUTTON, size="xs", className="beside"),
-            dmc.Button("Copy link", id="copy", size="xs", variant="default", className="beside"),
-            menu(),
-            dmc.Switch(id="dark", label="Dark", size="sm", persistence=True, mt=29),
-            html.Div(id=ids.STATUS, role="status", className="status"),
+            _field(ids.TARGET, "Target token", start.target),
+            _field(ids.FOIL, "Foil (optional)", start.foil),
+            html.Div(
+                [
+                    dmc.Button("Run", id=ids.RUN_BUTTON, size="xs"),
+                    dmc.Button("Copy link", id="copy", size="xs", variant="default"),
+                    menu(),
+                    _switch(),
+                    html.Div(id=ids.STATUS, role="status", className="status"),
+                ],
+                className="actions",
+            ),
         ],
-        gap="sm",
-        align="flex-start",
-        wrap="nowrap",
         className="topbar",
     )
 
 
-def register(app: dash.Dash) -> None:
-    """Theme and link, both without the server."""
-    in_browser(
-        app,
-        "theme",
-        Output(ids.THEME, "forceColorScheme"),
-        Input("dark", "checked"),
-    )
-    in_browser(
-        app,
-        "address",
-        Input(ids.RUN, "data"),
-        Input(ids.SELECTION, "data"),
-        Input(ids.COLOUR, "value"),
-        Input(ids.VIEW, "value"),
-    )
+def plain(page: str) -> html.Div:
+    """The bar of a page that measures nothing itself."""
+    actions = html.Div(_switch(), className="actions")
+    return html.Div([_places(page), actions], className="topbar plain")
+
+
+def register(app: dash.Dash, bench: Bench) -> None:
+    """Theme, link, and the number of jobs."""
+    register_plain(app, bench, Input(ids.JOB, "data"))
     in_browser(
         app,
         "copyLink",
@@ -62,6 +64,43 @@ def register(app: dash.Dash) -> None:
         State(ids.RUN, "data"),
         prevent_initial_call=True,
     )
+
+
+def register_plain(app: dash.Dash, bench: Bench, cause: Input) -> None:
+    """Theme, and the number of jobs, which is looked at on every change of `cause`."""
+    in_browser(app, "theme", Output(ids.THEME, "forceColorScheme"), Input(DARK, "checked"))
+
+    @app.callback(
+        Output(JOBS, "children"),
+        Output(LATER, "disabled"),
+        Input(LATER, "n_intervals"),
+        cause,
+    )
+    def count(*_: Any) -> tuple[str, bool]:
+        """How many jobs wait or run; looked at again while there are any."""
+        going = bench.going()
+        return (f"Jobs ({going})" if going else "Jobs"), not going
+
+
+def _places(here: str) -> html.Div:
+    """The name, and the pages; the one that is open is marked."""
+    links = [_link(name, path, here) for name, path in PAGES.items()]
+    clock = dcc.Interval(id=LATER, interval=EVERY, disabled=True)
+    nav: dict[str, Any] = {"aria-label": "Pages"}
+    return html.Div(
+        [dmc.Title("Workbench", order=1, size="h3"), html.Nav(links, **nav), clock],
+        className="places",
+    )
+
+
+def _link(name: str, path: str, here: str) -> html.A:
+    current: dict[str, Any] = {"aria-current": "page"} if name == here else {}
+    named: dict[str, Any] = {"id": JOBS} if name == "Jobs" else {}
+    return html.A(name, href=path, **named, **current)
+
+
+def _switch() -> dmc.Switch:
+    return dmc.Switch(id=DARK, label="Dark", size="sm", persistence=True)
 
 
 def _prompt(text: str) -> dmc.Textarea:
@@ -73,14 +112,14 @@ def _prompt(text: str) -> dmc.Textarea:
         size="xs",
         autosize=True,
         minRows=1,
-        maxRows=8,
+        maxRows=4,
         spellCheck=False,
-        flex=1,
+        flex="1 1 320px",
         miw=200,
     )
 
 
-def _field(name: str, label: str, value: str, **style: Any) -> dmc.TextInput:
+def _field(name: str, label: str, value: str) -> dmc.TextInput:
     return dmc.TextInput(
-        id=name, label=label, value=value, size="xs", autoComplete="off", spellCheck=False, **style
+        id=name, label=label, value=value, size="xs", autoComplete="off", spellCheck=False, w=110
     )

@@ -33,18 +33,21 @@ SIZES = {"13 x 40": (12, 40, 2.0), "49 x 256": (48, 256, 3.0)}  # blocks, tokens
 SWITCHES = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# Says when each condition was first true, at the frame that drew it.
-WATCH = """conditions => {
-    const began = performance.now();
+# Says when a condition was first true, at the frame that drew it.
+WATCH = """(name, condition) => {
     window.reached = {};
     const look = () => {
-        const now = performance.now();
-        for (const [name, condition] of Object.entries(conditions))
-            if (!(name in window.reached) && new Function(`return ${condition}`)())
-                window.reached[name] = (now - (window.clicked ?? 0)) / 1000;
-        requestAnimationFrame(look);
+        if (!condition()) return requestAnimationFrame(look);
+        window.reached[name] = (performance.now() - (window.clicked ?? 0)) / 1000;
     };
     look();
+}"""
+# Where on the screen the first panel's row of a layer is.
+CELL = """layer => {
+    const plot = document.querySelector('#layers-figure .js-plotly-plot');
+    const { x, y } = plot.getBoundingClientRect();
+    const { xaxis, yaxis } = plot._fullLayout;
+    return [x + xaxis._offset + 6, y + yaxis._offset + yaxis.l2p(layer)];
 }"""
 DRAWN = (
     "document.querySelector('#layers-figure .heatmaplayer text') && "
@@ -135,7 +138,7 @@ def _visit(browser: Browser, link: str, blocks: int) -> _Visit:
     context = browser.new_context(viewport={"width": 1500, "height": 900})
     page = context.new_page()
     page.on("response", visit.weigh)
-    page.add_init_script(f"({WATCH})({{complete: `{DRAWN}`}})")
+    page.add_init_script(_watching("complete", DRAWN))
     page.goto(link)
     visit.seconds["complete"] = _reached(page, "complete")
     visit.seconds["first paint"] = page.evaluate(
@@ -150,35 +153,31 @@ def _visit(browser: Browser, link: str, blocks: int) -> _Visit:
 def _click(page: Page, layer: int) -> float:
     """Select another layer on the Layers tab."""
     page.wait_for_function("() => !document.querySelector('[data-dash-is-loading]')")
-    box = page.locator("#layers-figure .plot").first.bounding_box()
-    assert box is not None
-    height: float = page.evaluate(
-        "layer => { const axis = document.querySelector('#layers-figure .js-plotly-plot')"
-        "._fullLayout.yaxis; return axis._offset + axis.l2p(layer); }",
-        layer,
-    )
-    whole = page.locator("#layers-figure").bounding_box()
-    assert whole is not None
-    page.evaluate(f"({WATCH})({{detail: `{AT.format(layer=layer)}`}})")
+    left, top = page.evaluate(CELL, layer)
+    page.evaluate(_watching("detail", AT.format(layer=layer)))
     page.evaluate(
         "addEventListener('mousedown', () => window.clicked = performance.now(), "
         "{capture: true, once: true})"
     )
-    page.mouse.click(box["x"] + 6, whole["y"] + height)
+    page.mouse.click(left, top)
     return _reached(page, "detail")
 
 
 def _progress(page: Page) -> float:
     """Run another prompt, which has not been measured before."""
     page.evaluate("window.clicked = undefined")
-    page.get_by_label("Prompt").fill(f"The city of {page.evaluate('Math.random()')}")
-    page.evaluate(f"({WATCH})({{progress: `{PROGRESS}`}})")
+    page.locator("#prompt").fill(f"The city of {page.evaluate('Math.random()')}")
+    page.evaluate(_watching("progress", PROGRESS))
     page.evaluate(
         "document.querySelector('#run-button').addEventListener('click', "
         "() => window.clicked = performance.now(), {capture: true, once: true})"
     )
     page.locator("#run-button").click()
     return _reached(page, "progress")
+
+
+def _watching(name: str, condition: str) -> str:
+    return f"({WATCH})('{name}', () => {condition})"
 
 
 def _reached(page: Page, name: str) -> float:

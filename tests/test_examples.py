@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     monkeypatch.chdir(tmp_path)  # it saves a file
     names: dict[str, Any] = {}
     for block in blocks:

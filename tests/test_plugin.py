@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -101,3 +102,17 @@ def test_the_command_line_runs_it(site: Path) -> None:
     rows = json.loads(done.stdout)
     assert len(rows) == 7 * 3
     assert rows[-1]["cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_report_has_its_section(site: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "set.jsonl"
+    prompts.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    out = tmp_path / "out"
+    words = ["--instruments", "logit_lens,direction", "--set", "direction.center=mean"]
+    done = workbench(site, "report", str(prompts), *words, "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Direction" in page
+    assert "center=mean" in page
+    (rows,) = out.glob("shards/*/direction.parquet")
+    assert set(pd.read_parquet(rows)["prompt"]) == {0, 1, 2}

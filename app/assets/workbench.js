@@ -1,74 +1,79 @@
-// What the page does without asking the server: the one selection, the address, the theme.
+// What the shell does without asking the server: progress, address, theme, fields, menus.
 
 (() => {
-  const places = {
-    "lens-grid.clickData": ({ points: [cell] }) => pair(...cell.customdata.split(" ").map(Number)),
-    "lens-strip.clickData": ({ points: [cell] }) => pair(cell.y, cell.x),
-    "detail-curves.clickData": ({ points: [point] }) => ({ layer: point.x }),
-    "lens-table.cellClicked": ({ colId, rowId }) =>
-      colId === "layer" ? { layer: row(rowId) } : pair(row(rowId), Number(colId.slice(1))),
-    "keys.data": (_, selection, run) =>
-      pressed.splice(0).reduce((at, key) => inside({ ...at, ...keys[key](at, run) }, run), selection),
-    "site.value": (site) => ({ site }),
+  const going = (job) => Boolean(job) && ["queued", "running"].includes(job.state);
+  const quoted = (text) => `“${text.length > 60 ? text.slice(0, 59) + "…" : text}”`;
+  const left = (seconds) =>
+    seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.round(seconds / 60)} min left`;
+
+  const spoken = ({ state, phase }) => {
+    if (state === "queued") return "Waiting for the worker";
+    return phase ? phase[0].toUpperCase() + phase.slice(1) : "Starting";
   };
 
-  const keys = {
-    ArrowUp: ({ layer }) => ({ layer: layer + 1 }),
-    ArrowDown: ({ layer }) => ({ layer: layer - 1 }),
-    ArrowLeft: ({ position }) => ({ position: position - 1 }),
-    ArrowRight: ({ position }) => ({ position: position + 1 }),
-    Home: () => ({ position: 0 }),
-    End: (_, run) => ({ position: run.positions - 1 }),
+  const said = (job) => {
+    const tokens = job.total ? `${job.done} of ${job.total} tokens` : "";
+    const rest = job.seconds_left === null ? "" : left(job.seconds_left);
+    return [spoken(job), tokens, rest].filter(Boolean).join(", ");
   };
 
-  // Keys are kept until they are read: of two quick changes of a store, one may never be seen.
-  const pressed = [];
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const sorted = (settings) =>
+    Object.entries(settings || {})
+      .filter(([, own]) => Object.keys(own).length)
+      .map(([name, own]) => [name, Object.entries(own).sort()])
+      .sort();
 
-  const pair = (layer, position) => ({ layer, position });
-  const row = (name) => (name === "emb" ? 0 : Number(name));
-  const between = (low, value, high) => Math.min(Math.max(value, low), high);
+  const clientside = (window.dash_clientside = window.dash_clientside || {});
+  clientside.workbench = Object.assign(clientside.workbench || {}, {
+    progress(job) {
+      const nothing = "Nothing measured yet. Type a prompt above and press Run.";
+      if (!going(job)) return [true, 0, "", "", false, "", nothing];
+      const share = job.total ? (100 * job.done) / job.total : 0;
+      const empty = `${said(job)}. It goes on if this page is closed: see Jobs.`;
+      return [false, share, said(job), spoken(job), true, job.adds ? "" : "busy", empty];
+    },
 
-  // Only states have a layer 0: nothing is added to the stream before the first block.
-  const inside = ({ layer, position, ...rest }, run) => ({
-    ...rest,
-    layer: between(rest.site === "resid_post" ? 0 : 1, layer, run.layers),
-    position: between(0, position, run.positions - 1),
-  });
+    clock: (job, asking) => asking || !going(job),
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    workbench: {
-      select(...values) {
-        const [selection, run] = values.slice(-2);
-        const [cause] = dash_clientside.callback_context.triggered;
-        if (!selection || !run || !cause || !cause.value) return dash_clientside.no_update;
-        const move = places[cause.prop_id](cause.value, selection, run);
-        const next = inside({ ...selection, ...move }, run);
-        const same = Object.keys(next).every((name) => next[name] === selection[name]);
-        return same ? dash_clientside.no_update : next;
-      },
+    stage: (run) => [!run, Boolean(run)],
 
-      address(run, selection, colour, view) {
-        if (!run || !selection) return;
-        const { layer, position, site } = selection;
-        const query = new URLSearchParams(run.link);
-        Object.entries({ layer, position, site, colour, view }).forEach(([k, v]) => query.set(k, v));
-        window.history.replaceState(null, "", `?${query}`);
-      },
+    stale(run, model, prompt, target, foil, settings) {
+      if (!run) return ["", true];
+      const shown = run.asked;
+      const fields = [model, prompt || "", target || "", foil || ""];
+      const measured = [shown.model, shown.text, shown.target, shown.foil];
+      if (!same(fields, measured))
+        return [`Shown: ${shown.model}, ${quoted(shown.text)}. Press Run to measure what stands above.`, false];
+      const mine = sorted(settings).filter(([name]) => name in run.results);
+      const used = sorted(run.settings).filter(([name]) => name in run.results);
+      return ["Shown with other settings than those chosen now: run again to measure with these.", same(mine, used)];
+    },
 
-      async copyLink(_, run) {
-        if (!run) return "Nothing to link to yet";
-        try {
-          await navigator.clipboard.writeText(window.location.href);
-          return "Link copied";
-        } catch {
-          return "The browser refused: copy the address bar";
-        }
-      },
+    address(run, selection, tab, off, ...rest) {
+      if (!run || !selection) return;
+      const { prompt, layer, position, site } = selection;
+      const query = new URLSearchParams(run.link);
+      Object.entries({ layer, position, site, tab }).forEach(([k, v]) => query.set(k, v));
+      if (run.asked.prompts) query.set("at", prompt);
+      if (off && off.length) query.set("off", off.join(","));
+      const names = rest.pop();
+      names.forEach((name, i) => rest[i] && query.set(name, rest[i]));
+      window.history.replaceState(null, "", `?${query}`);
+    },
 
-      theme(dark) {
-        document.documentElement.dataset.agThemeMode = dark ? "dark" : "light";
-        return dark ? "dark" : "light";
-      },
+    async copyLink(_, run) {
+      if (!run) return "Nothing to link to yet";
+      try {
+        await navigator.clipboard.writeText(window.location.href);
+        return "Link copied";
+      } catch {
+        return "The browser refused: copy the address bar";
+      }
+    },
+
+    theme(dark) {
+      return dark ? "dark" : "light";
     },
   });
 
@@ -81,6 +86,16 @@
     });
   document.addEventListener("click", close);
   document.addEventListener("keydown", close);
+
+  // Jobs that are drawn anew keep the keyboard's place among them.
+  let held = null;
+  document.addEventListener("focusin", ({ target }) => {
+    held = target.closest("#jobs") && target.id;
+  });
+  document.addEventListener("pointerdown", () => (held = null));
+  new MutationObserver(() => {
+    if (held && document.activeElement === document.body) document.getElementById(held)?.focus();
+  }).observe(document.body, { childList: true, subtree: true });
 
   // A field tells Dash its value a moment after it is typed; a run must not measure the old one.
   const fields = ["prompt", "target", "foil"];
@@ -98,12 +113,5 @@
     if (event.target.id !== "prompt" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     document.getElementById("run-button").click();
-  });
-
-  document.addEventListener("keydown", (event) => {
-    if (!(event.key in keys) || event.target.id !== "lens-focus") return;
-    event.preventDefault();
-    pressed.push(event.key);
-    dash_clientside.set_props("keys", { data: event.timeStamp });
   });
 })();

@@ -7,132 +7,176 @@ from typing import Any
 import dash
 import dash_mantine_components as dmc
 from dash import Input, Output, State, dcc, html, no_update
+from dash.exceptions import PreventUpdate
+from flask import Flask
 
-from app import exports, ids
-from app.bench import SITES, Bench
-from app.panels import detail, logit_lens, table
-from app.parts import alert, in_browser
-from app.state import Asked, Link, Run, Selection
-from workbench import WorkbenchError
+from app import chooser, exports, ids, progress, topbar
+from app.bench import Bench
+from app.changes import STORES, answered, changing, idle, page_of
+from app.frame import layout, new_app
+from app.link import Link
+from app.measuring import Page, add, follow, measure, open_link
+from app.panels import Tab, controls, detail, selection, tabs
+from app.parts import RETRY, alert, in_browser
+from app.state import Asked
 
-__all__ = ["layout", "register"]
+__all__ = ["mount"]
 
+NOTHING = "Nothing measured yet. Type a prompt above and press Run."
 FIELDS = (ids.MODEL, ids.PROMPT, ids.TARGET, ids.FOIL)
-BUSY = [
-    (Output(ids.RUN_BUTTON, "loading"), True, False),
-    (Output(ids.STATUS, "children"), "Measuring", ""),
-    *logit_lens.BUSY,
-]
+BUSY: list[Any] = [(Output(ids.RUN_BUTTON, "loading"), True, False)]
 
 
-def layout() -> tuple[Any, Any]:
-    """The page's main part and its detail panel."""
-    tabs = dmc.Tabs(
-        [
-            dmc.TabsList([dmc.TabsTab("Logit lens", value="logit_lens")]),
-            dmc.TabsPanel(logit_lens.layout(), value="logit_lens", pt=8),
-        ],
-        value="logit_lens",
-    )
-    return html.Div([tabs, dcc.Store(id=ids.KEYS)]), detail.layout()
-
-
-def register(app: dash.Dash, bench: Bench, start: Asked) -> None:
-    """Wires the page and its panels."""
-    _register_opening(app, bench, start)
+def mount(server: Flask, bench: Bench, start: Asked) -> None:
+    """Puts the page at the server's root; `start` is what it measures where no link says more."""
+    app, shown = new_app(server, "/", "Workbench"), tabs()
+    head = [topbar.layout(bench.names, start), progress.layout()]
+    app.layout = layout(head, _main(shown), detail.layout())
+    _register_opening(app, bench, start, shown)
     _register_run(app, bench)
-    _register_selection(app)
-    logit_lens.register(app, bench)
-    table.register(app, bench)
+    _register_following(app, bench)
+    _register_looks(app, shown)
+    topbar.register(app, bench)
+    progress.register(app, bench)
+    chooser.register(app, bench)
+    selection.register(app)
+    controls.register(app)
     detail.register(app, bench)
-    exports.register(app, bench)
+    exports.register(app, bench, shown)
+    for tab in shown:
+        tab.register(app, bench)
 
 
-def _register_opening(app: dash.Dash, bench: Bench, start: Asked) -> None:
+def _main(shown: list[Tab]) -> list[Any]:
+    stores = (*STORES, ids.SETTINGS, ids.ASK, ids.KEYS)
+    return [
+        html.Div(id=ids.ALERT),
+        html.Div(id=ids.STALE, className="stale", hidden=True),
+        html.Div(dmc.Text(NOTHING, id=ids.EMPTY_TEXT), id=ids.EMPTY, className="empty"),
+        chooser.layout(),
+        html.Div(_tabs(shown), id=ids.STAGE, hidden=True),
+        dcc.Store(id=ids.LOOKS, data=list(_linked(shown))),
+        dcc.Store(id=ids.PANELS, storage_type="local"),  # a link's own wins
+        *(dcc.Store(id=name) for name in stores),
+    ]
+
+
+def _tabs(shown: list[Tab]) -> dmc.Tabs:
+    heads = dmc.TabsList([dmc.TabsTab(tab.title, value=tab.name) for tab in shown])
+    bodies = [dmc.TabsPanel(tab.layout(), value=tab.name, pt=8) for tab in shown]
+    line = html.Div([heads, controls.layout()], className="tab-line")
+    return dmc.Tabs([line, *bodies], id=ids.TAB, value=shown[0].name)
+
+
+def _linked(shown: list[Tab]) -> dict[str, str]:
+    """Controls whose values belong in the address: name there -> component's id."""
+    return {name: control for tab in shown for name, control in tab.linked.items()}
+
+
+def _register_opening(app: dash.Dash, bench: Bench, start: Asked, shown: list[Tab]) -> None:
+    linked = _linked(shown)
+
     @app.callback(
-        Output(ids.RUN, "data"),
-        Output(ids.SELECTION, "data"),
+        *(Output(name, "data") for name in STORES),
         Output(ids.ALERT, "children"),
-        *(Output(name, "value") for name in (*FIELDS, ids.COLOUR, ids.SITE, ids.VIEW)),
+        *(Output(name, "value") for name in (*FIELDS, ids.TAB, *linked.values())),
+        Output(ids.PANELS, "data"),
+        Output(ids.SETTINGS, "data"),
         Input("url", "search"),
         running=BUSY,
     )
     def open_page(search: str | None) -> tuple[Any, ...]:
-        """Measures what the address says, or the start; wrong addresses change nothing."""
-        try:
-            link = Link.read(search or "", bench.text)
-            asked = link.asked_of(start)
-            run, selection = _measured(bench, asked, link)
-        except WorkbenchError as error:
-            return no_update, no_update, alert(str(error)), *[no_update] * 7
-        fields = (asked.model, asked.text, asked.target, asked.foil)
-        looks = (link.colour or no_update, selection["site"], link.view or no_update)
-        return run, selection, None, *fields, *looks
+        """Fills the page with what the address says, and measures it."""
+        link = Link.read(search or "", linked, bench.desk.prompts)
+        page, answer = answered(Page(), lambda: _opened(bench, link, start))
+        return (
+            *answer,
+            *_fields(bench, _asked(page, link, start)),
+            link.tab if link.tab in [tab.name for tab in shown] else no_update,
+            *(link.looks.get(name, no_update) for name in linked),
+            list(link.off) if search else no_update,
+            dict(link.settings if page.job is None else page.job.settings),
+        )
+
+
+def _opened(bench: Bench, link: Link, start: Asked) -> Page:
+    return Page(alert=alert(link.wrong)) if link.wrong else open_link(bench, link, start)
+
+
+def _asked(page: Page, link: Link, start: Asked) -> Asked:
+    """What the fields are to say."""
+    if page.run is not None:
+        return page.run.asked
+    if page.job is not None:
+        return page.job.asked
+    return link.asked or start
+
+
+def _fields(bench: Bench, asked: Asked) -> tuple[Any, ...]:
+    model = asked.model if asked.model in bench.names else no_update
+    return model, asked.text, asked.target, asked.foil
 
 
 def _register_run(app: dash.Dash, bench: Bench) -> None:
-    @app.callback(
-        Output(ids.RUN, "data", allow_duplicate=True),
-        Output(ids.SELECTION, "data", allow_duplicate=True),
-        Output(ids.ALERT, "children", allow_duplicate=True),
-        Input(ids.RUN_BUTTON, "n_clicks"),
-        *(Input(name, "n_submit") for name in (ids.TARGET, ids.FOIL)),
-        *(State(name, "value") for name in FIELDS),
-        State(ids.SELECTION, "data"),
-        State(ids.RUN, "data"),
-        running=BUSY,
-        prevent_initial_call=True,
-    )
-    def run(*values: Any) -> tuple[Any, Any, Any]:
+    submits = [Input(name, "n_submit") for name in (ids.TARGET, ids.FOIL)]
+    fields = [State(name, "value") for name in FIELDS]
+    more = [State(ids.SETTINGS, "data"), State(ids.PANELS, "data")]
+
+    @changing(app, Input(ids.RUN_BUTTON, "n_clicks"), *submits, *fields, *more, running=BUSY)
+    def run(*values: Any) -> tuple[Any, ...]:
         """Measures what stands in the top bar; an error leaves the page as it is."""
-        *fields, selection, before = values[-len(FIELDS) - 2 :]
+        *fields, settings, off, page = *values[3:-3], idle(*values[-3:])
         asked = Asked(*(value or "" for value in fields))
-        try:
-            return *_measured(bench, asked, _kept(asked, selection, before)), None
-        except WorkbenchError as error:
-            return no_update, no_update, alert(str(error))
+        return answered(page, lambda: measure(bench, page, asked, settings or {}, off or []))[1]
+
+    @changing(app, Input(ids.ASK, "data"), State(ids.SETTINGS, "data"))
+    def ask(asked: dict[str, Any] | None, settings: Any, *stores: Any) -> tuple[Any, ...]:
+        """Measures the page's prompt with one more instrument."""
+        page = idle(*stores)
+        if asked is None:
+            raise PreventUpdate
+        return answered(page, lambda: add(bench, page, asked["instrument"], settings or {}))[1]
 
 
-def _register_selection(app: dash.Dash) -> None:
+def _register_following(app: dash.Dash, bench: Bench) -> None:
+    @changing(app, Input(progress.POLL, "n_intervals"), running=progress.POLLING)
+    def poll(_: int, *stores: Any) -> tuple[Any, ...]:
+        """Asks how the page's job is getting on."""
+        page = page_of(*stores)
+        pending = page.job
+        if pending is None or not pending.going:
+            raise PreventUpdate
+        return answered(page, lambda: follow(bench, pending, bench.desk.job(pending.job), page))[1]
+
+    @changing(app, Input(RETRY, "n_clicks"), running=BUSY)
+    def retry(clicks: int | None, *stores: Any) -> tuple[Any, ...]:
+        """Hands the page's job in anew."""
+        page = idle(*stores)
+        pending = page.job
+        if not clicks or pending is None:
+            raise PreventUpdate
+        return answered(page, lambda: follow(bench, pending, bench.retry(pending.job), page))[1]
+
+
+def _register_looks(app: dash.Dash, shown: list[Tab]) -> None:
+    run = Input(ids.RUN, "data")
+    in_browser(app, "stage", Output(ids.STAGE, "hidden"), Output(ids.EMPTY, "hidden"), run)
     in_browser(
         app,
-        "select",
-        Output(ids.SELECTION, "data", allow_duplicate=True),
-        Input(ids.GRID, "clickData"),
-        Input(ids.STRIP, "clickData"),
-        Input(ids.CURVES, "clickData"),
-        Input(ids.KEYS, "data"),
-        Input(ids.SITE, "value"),
-        State(ids.SELECTION, "data"),
-        State(ids.RUN, "data"),
-        prevent_initial_call=True,
+        "stale",
+        Output(ids.STALE, "children"),
+        Output(ids.STALE, "hidden"),
+        run,
+        *(Input(name, "value") for name in FIELDS),
+        Input(ids.SETTINGS, "data"),
     )
-
-
-def _kept(asked: Asked, selection: dict[str, Any] | None, before: dict[str, Any] | None) -> Link:
-    """What stays selected: the component, and on the same prompt the cell as well."""
-    if selection is None or before is None:
-        return Link()
-    at, earlier = Selection(**selection), Run.of(before).asked
-    if (earlier.model, earlier.text) != (asked.model, asked.text):
-        return Link(site=at.site)
-    return Link(layer=at.layer, position=at.position, site=at.site)
-
-
-def _within(low: int, asked: int | None, high: int) -> int:
-    return high if asked is None else min(max(low, asked), high)
-
-
-def _measured(bench: Bench, asked: Asked, link: Link) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run and the selection of a link; by default the last position at the last layer."""
-    data = bench.measure(asked).data
-    layers, positions = data.sizes["layer"] - 1, data.sizes["place"]
-    run = Run(asked, layers, positions, Link.query(asked))
-    site = link.site if link.site in SITES else SITES[0]
-    selection = Selection(
-        prompt=data["prompt"].values[0].item(),
-        layer=_within(0 if site == "resid_post" else 1, link.layer, layers),
-        position=_within(0, link.position, positions - 1),
-        site=site,
+    in_browser(
+        app,
+        "address",
+        run,
+        Input(ids.SELECTION, "data"),
+        Input(ids.TAB, "value"),
+        Input(ids.PANELS, "data"),
+        *(Input(control, "value") for control in _linked(shown).values()),
+        State(ids.LOOKS, "data"),
     )
-    return run.stored(), selection.stored()

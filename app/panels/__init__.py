@@ -1,1 +1,21 @@
-"""Panels of the app, one file a method."""
+"""The tabs of the Inspector: one file a method that has a view of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.instruments import kinds
+from app.panels import generic, layers, logit_lens
+from app.panels.tab import Tab
+
+__all__ = ["Tab", "tabs"]
+
+OWN: Mapping[str, Tab] = {logit_lens.TAB.name: logit_lens.TAB}
+"""Tabs of instruments with a view of their own, by the instrument's name, in their order."""
+
+
+def tabs() -> list[Tab]:
+    """Layers, the instruments with views of their own, and every other one that is installed."""
+    own = [tab for name, tab in OWN.items() if name in kinds()]
+    others = [generic.tab(name) for name in kinds() if name not in OWN]
+    return [layers.TAB, *own, *others]

@@ -7,16 +7,20 @@ from typing import Any
 
 import dash
 import xarray as xr
-from dash import Input, Output, html
+from dash import Input, Output, html, no_update
 from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
+from app.instruments import ALWAYS, kinds
+from app.panels.tokens import tokens
 from app.parts import graph
 from app.state import Run, Selection
 from lenses.logit_figures import candidates, curves
+from workbench import Result, WorkbenchError
 from workbench.figures import visible
-from workbench.figures.reading import reading, words
+from workbench.figures.generic import at_place
+from workbench.figures.reading import words
 
 __all__ = ["layout", "register"]
 
@@ -24,23 +28,24 @@ HEADING = "detail-heading"
 SENTENCE = "detail-sentence"
 FACTS = "detail-facts"
 BARS = "detail-bars"
-BODY = "detail-body"
-
-Facts = list[tuple[str, str]]
+LENS = "detail-lens"
+OTHERS = "detail-others"
 
 
 def layout() -> html.Div:
     """The panel's parts, empty until something is selected."""
     live: dict[str, Any] = {"aria-live": "polite", "aria-atomic": "true"}
     spoken = html.Div([html.H2("Nothing selected", id=HEADING), html.P(id=SENTENCE)], **live)
-    body = [
-        html.Dl(id=FACTS, className="facts"),
+    lens = [
+        html.Div(id=FACTS),
         html.H3("Top tokens of this cell"),
         graph(BARS, 222),
         html.H3("This position along the layers"),
         graph(ids.CURVES, 290),
     ]
-    return html.Div([spoken, html.Div(body, id=BODY, hidden=True)], className="detail")
+    return html.Div(
+        [spoken, html.Div(lens, id=LENS, hidden=True), html.Div(id=OTHERS)], className="detail"
+    )
 
 
 def register(app: dash.Dash, bench: Bench) -> None:
@@ -52,7 +57,8 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Output(FACTS, "children"),
         Output(BARS, "figure"),
         Output(ids.CURVES, "figure"),
-        Output(BODY, "hidden"),
+        Output(LENS, "hidden"),
+        Output(OTHERS, "children"),
         Input(ids.RUN, "data"),
         Input(ids.SELECTION, "data"),
         Input(ids.THEME, "forceColorScheme"),
@@ -62,24 +68,35 @@ def register(app: dash.Dash, bench: Bench) -> None:
     ) -> tuple[Any, ...]:
         if run is None or selection is None:
             raise PreventUpdate
-        at, data = Selection(**selection), bench.measure(Run.of(run).asked).data
-        cell = reading(data, at.prompt, at.site).sel(layer=at.layer, position=at.position)
-        named: dict[str, Any] = {"theme": theme, "prompt": at.prompt, "site": at.site}
+        at, results = Selection(**selection), bench.results(Run.of(run))
+        others = [_facts(result, at) for name, result in results.items() if name != ALWAYS]
+        return _heading(results, at), *_lens(results.get(ALWAYS), at, theme), others
+
+
+def _heading(results: dict[str, Result], at: Selection) -> str:
+    text = tokens(results.values(), at.prompt).get(at.position)
+    name = "layer 0, the embedding" if at.layer == 0 else f"layer {at.layer}"
+    place = f"{name} · position {at.position}"
+    return place if text is None else f"{place} · input {visible(text)}"
+
+
+def _lens(result: Result | None, at: Selection, theme: str) -> tuple[Any, ...]:
+    """Sentence, facts, bars and curves of the logit lens, where it has read this place."""
+    nothing = "", None, no_update, no_update, True
+    if result is None:
+        return nothing
+    named: dict[str, Any] = {"theme": theme, "prompt": at.prompt, "site": at.site}
+    try:
+        cell = at_place(result.data, at.prompt, at.position, at.site).sel(layer=at.layer)
         return (
-            _heading(cell),
             _sentence(cell),
-            _list(_facts(cell)),
-            candidates(data, at.layer, at.position, **named),
-            curves(data, at.position, layer=at.layer, **named),
+            _facts(result, at),
+            candidates(result.data, at.layer, at.position, **named),
+            curves(result.data, at.position, layer=at.layer, **named),
             False,
         )
-
-
-def _heading(cell: xr.Dataset) -> str:
-    token = visible(str(cell["token"].item()))
-    layer, position = cell["layer"].item(), cell["position"].item()
-    name = "layer 0, the embedding" if layer == 0 else f"layer {layer}"
-    return f"{name} · position {position} · input {token}"
+    except WorkbenchError as error:
+        return str(error), *nothing[1:]
 
 
 def _sentence(cell: xr.Dataset) -> str:
@@ -88,28 +105,19 @@ def _sentence(cell: xr.Dataset) -> str:
     return f"Top token “{token}”, probability {chance:.3f}."
 
 
-def _facts(cell: xr.Dataset) -> Facts:
-    facts = _followed(cell, "target") + _followed(cell, "foil")
-    if cell["target_id"] >= 0 and cell["target_peak_layer"] >= 0:
-        peak, chance = cell["target_peak_layer"].item(), math.exp(cell["target_peak_logprob"])
-        facts.append(("target at its best", f"layer {peak}, p {chance:.3g}"))
-    if cell["settling_layer"] >= 0:
-        facts.append(("top token settles at", f"layer {cell['settling_layer'].item()}"))
-    if not math.isnan(cell["entropy"]):
-        facts.append(("entropy", f"{cell['entropy'].item():.3f} nat"))
-        divergences = f"{cell['kl'].item():.3f}, {cell['js'].item():.3f} nat"
-        facts.append(("KL(final || layer), JS", divergences))
-    facts.append(("norm", f"{cell['norm'].item():.2f}"))
-    return facts
+def _facts(result: Result, at: Selection) -> html.Section:
+    """What one instrument says of the cell, or why it says nothing."""
+    kind = kinds()[result.instrument]
+    try:
+        found = kind.facts(
+            result.data, layer=at.layer, prompt=at.prompt, position=at.position, site=at.site
+        )
+    except WorkbenchError as error:
+        return html.Section([html.H3(kind.title), html.P(str(error))])
+    body = _list(found) if found else html.P("Nothing of this layer.")
+    return html.Section([html.H3(kind.title), body])
 
 
-def _followed(cell: xr.Dataset, name: str) -> Facts:
-    if cell[f"{name}_id"] < 0:
-        return []
-    token = visible(str(words(cell, cell[f"{name}_id"])))
-    chance, rank = math.exp(cell[f"{name}_logprob"]), int(cell[f"{name}_rank"])
-    return [(f"{name} {token}", f"rank {rank:,}, p {chance:.3g}")]
-
-
-def _list(facts: Facts) -> list[Any]:
-    return [html.Div([html.Dt(name), html.Dd(value)]) for name, value in facts]
+def _list(facts: list[tuple[str, str]]) -> html.Dl:
+    rows = [html.Div([html.Dt(name), html.Dd(value)]) for name, value in facts]
+    return html.Dl(rows, className="facts")

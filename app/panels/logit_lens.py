@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection
 from typing import Any
 
 import dash
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
+import xarray as xr
 from dash import Input, Output, Patch, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
-from app.panels import table
+from app.panels import front, generic, lens_table
+from app.panels.groups import not_measured
+from app.panels.said import said
+from app.panels.selection import selects
+from app.panels.tab import Tab
 from app.parts import choice, graph
-from app.state import Run, Selection
+from app.state import Run, Selection, Shown
 from lenses.logit_figures import COLOURS, figure, strip
+from workbench import WorkbenchError
 from workbench.figures import box, page, rows, themed
+from workbench.figures.reading import chosen, reading
 
-__all__ = ["BUSY", "layout", "register"]
+__all__ = ["TAB"]
 
-STAGE = "lens-stage"
-EMPTY = "lens-empty"
-EMPTY_TEXT = "lens-empty-text"
-NOTHING = "Nothing measured yet. Type a prompt above and press Run."
-BUSY = [
-    (Output(STAGE, "className"), "busy", ""),
-    (Output(EMPTY_TEXT, "children"), "Measuring ...", NOTHING),
-]
-
-SITE_NAMES = {
-    "resid_post": "State after the block",
-    "attn_out": "Attention's output",
-    "mlp_out": "MLP's output",
-}
+NAME = "logit_lens"
 COLOUR_NAMES = {
     "probability": "Probability of the top token",
     "target": "Log-probability of the target",
@@ -43,8 +39,9 @@ COLOUR_NAMES = {
     "js": "JS from the final layer",
     "norm": "Norm of the vector",
 }
-OF_TARGET = ("target", "rank")
-OF_STATES = ("entropy", "kl", "js")
+FIRST = "probability"
+NOTE = "lens-note"
+FIGURES = "lens-figures"
 HELP = (
     "Logit lens, layers by positions. Arrow keys move the selection by one layer or position, "
     "Home and End go to the first and the last position."
@@ -52,103 +49,136 @@ HELP = (
 
 
 def layout() -> html.Div:
-    """Controls, strip, grid, table, and what stands there before anything is measured."""
-    return html.Div([_empty(), html.Div(_stage(), id=STAGE, hidden=True)])
+    """Controls, strip, grid and table, or a line that says why there are none."""
+    return html.Div(
+        [
+            html.Div(choice(ids.COLOUR, "Colour", _options(), FIRST), className="inline"),
+            said(NOTE),
+            html.Div(_figures(), id=FIGURES, hidden=True),
+            dcc.Store(id=ids.SHOWN),
+            front.store(NAME),
+        ]
+    )
 
 
 def register(app: dash.Dash, bench: Bench) -> None:
     """Draws on every change of run, selection, colour or theme; moves the box where it can."""
-    _register_choices(app)
+    _register_colours(app, bench)
+    selects(app, *(Input(name, "clickData") for name in (ids.GRID, ids.STRIP)))
+    lens_table.register(app, bench)
 
     @app.callback(
         Output(ids.GRID, "figure"),
         Output(ids.GRID, "style"),
         Output(ids.STRIP, "figure"),
         Output(ids.SHOWN, "data"),
-        Output(STAGE, "hidden"),
-        Output(EMPTY, "hidden"),
-        Input(ids.RUN, "data"),
-        Input(ids.SELECTION, "data"),
+        Output(FIGURES, "hidden"),
+        Output(NOTE, "children"),
+        front.given(NAME),
         Input(ids.COLOUR, "value"),
-        Input(ids.THEME, "forceColorScheme"),
         State(ids.SHOWN, "data"),
     )
     def draw(
-        run: dict[str, Any] | None,
-        selection: dict[str, Any] | None,
-        colour: str,
-        theme: str,
-        shown: dict[str, Any] | None,
+        share: dict[str, Any] | None, colour: str, before: dict[str, Any] | None
     ) -> tuple[Any, ...]:
-        if run is None or selection is None:
+        """Figures, or why there are none."""
+        if share is None:
             raise PreventUpdate
-        at, ran = Selection(**selection), Run.of(run)
-        wanted = _wanted(ran, at, colour, theme)
-        grid, style = _grid(bench, ran, at, wanted, shown)
-        return grid, style, _strip(bench, ran, at, wanted, shown), wanted, False, True
+        shown = front.shown(share)
+        result = bench.result(shown.run, NAME)
+        if result is None:
+            return *[no_update] * 4, True, not_measured(NAME, shown.run)
+        try:
+            return *_drawn(result.data, shown, colour, before), False, ""
+        except WorkbenchError as error:
+            return *[no_update] * 4, True, str(error)
 
 
-def _register_choices(app: dash.Dash) -> None:
+def _register_colours(app: dash.Dash, bench: Bench) -> None:
     @app.callback(
         Output(ids.COLOUR, "data"),
         Output(ids.COLOUR, "value", allow_duplicate=True),
         Input(ids.RUN, "data"),
         Input(ids.SITE, "value"),
+        State(ids.SELECTION, "data"),
         State(ids.COLOUR, "value"),
-        prevent_initial_call="initial_duplicate",
+        prevent_initial_call=True,
     )
-    def choices(run: dict[str, Any] | None, site: str, colour: str) -> tuple[Any, Any]:
+    def colours(
+        run: dict[str, Any] | None, site: str, selection: dict[str, Any] | None, colour: str
+    ) -> tuple[Any, Any]:
         """Offers only the colours that this run has at this site."""
-        missing: tuple[str, ...] = () if site == "resid_post" else OF_STATES
-        if run is not None and not Run.of(run).asked.target:
-            missing += OF_TARGET
-        kept = no_update if colour in COLOURS and colour not in missing else "probability"
-        return _options(COLOUR_NAMES, missing), kept
+        result = None if run is None else bench.result(Run.of(run), NAME)
+        if result is None or selection is None:
+            raise PreventUpdate
+        missing = _missing(result.data, selection["prompt"], site)
+        kept = no_update if colour in COLOURS and colour not in missing else FIRST
+        return _options(missing), kept
 
 
-def _wanted(run: Run, at: Selection, colour: str, theme: str) -> dict[str, Any]:
-    """What the figures are to show; equal descriptions mean equal figures but for the box."""
-    columns = page(run.positions, at.position)
-    return {
-        "whole": [run.link, at.site, colour, theme],
+def _missing(data: xr.Dataset, prompt: str | int, site: str) -> list[str]:
+    """Colours of which a prompt has no number at a site."""
+    if site not in data["site"].values:
+        return []
+    one = reading(data, prompt, site)
+    return [name for name, it in COLOURS.items() if not it.values(one).notnull().any()]
+
+
+def _drawn(
+    data: xr.Dataset, shown: Shown, colour: str, before: dict[str, Any] | None
+) -> tuple[Any, ...]:
+    """Grid, its size, strip, and what they show; equal descriptions mean equal figures.
+
+    Raises:
+        ResultError: the result does not hold what is selected.
+    """
+    run, at = shown.run, shown.selection
+    known = reading(data, at.prompt, at.site)["position"].values
+    columns = page(len(known), known.tolist().index(chosen("position", at.position, known)))
+    wanted = {
+        "whole": [run.results[NAME], at.prompt, at.site, colour, shown.theme],
         "layers": rows(range(run.layers + 1), at.layer),
-        "positions": [columns.start, columns.stop - 1],
+        "positions": known[columns.start : columns.stop].tolist(),
     }
+    return *_grid(data, at, wanted, before), _strip(data, run, at, wanted, before), wanted
 
 
 def _grid(
-    bench: Bench, run: Run, at: Selection, wanted: dict[str, Any], shown: dict[str, Any] | None
+    data: xr.Dataset, at: Selection, wanted: dict[str, Any], before: dict[str, Any] | None
 ) -> tuple[go.Figure | Patch, Any]:
-    column, row = at.position - wanted["positions"][0], wanted["layers"].index(at.layer)
-    _, site, colour, theme = wanted["whole"]
-    if wanted == shown:
+    column, row = wanted["positions"].index(at.position), wanted["layers"].index(at.layer)
+    *_, prompt, site, colour, theme = wanted["whole"]
+    if wanted == before:
         return _boxed(box([column], [row], themed(theme))), no_update
     drawn = figure(
-        bench.measure(run.asked).data,
+        data,
         theme=theme,
         colour=colour,
-        prompt=at.prompt,
+        prompt=prompt,
         site=site,
         layers=wanted["layers"],
-        positions=slice(*wanted["positions"]),
+        positions=wanted["positions"],
         selected=(at.layer, at.position),
     )
     return drawn, {"height": drawn.layout.height, "minWidth": round(drawn.layout.width * 0.93)}
 
 
 def _strip(
-    bench: Bench, run: Run, at: Selection, wanted: dict[str, Any], shown: dict[str, Any] | None
+    data: xr.Dataset,
+    run: Run,
+    at: Selection,
+    wanted: dict[str, Any],
+    before: dict[str, Any] | None,
 ) -> go.Figure | Patch:
-    _, site, colour, theme = wanted["whole"]
+    *_, prompt, site, colour, theme = wanted["whole"]
     look = themed(theme)
     boxes = [
         box(wanted["positions"], [0, run.layers], look, width=1.5),
         box([at.position], [at.layer], look),
     ]
-    if shown is not None and wanted["whole"] == shown["whole"]:
+    if before is not None and wanted["whole"] == before["whole"]:
         return _boxed(*boxes)
-    data = bench.measure(run.asked).data
-    drawn = strip(data, theme=theme, colour=colour, prompt=at.prompt, site=site)
+    drawn = strip(data, theme=theme, colour=colour, prompt=prompt, site=site)
     return drawn.update_layout(shapes=boxes)
 
 
@@ -158,25 +188,34 @@ def _boxed(*boxes: dict[str, Any]) -> Patch:
     return moved
 
 
-def _options(names: dict[str, str], missing: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def _options(missing: Collection[str] = ()) -> list[dict[str, Any]]:
     return [
         {"value": value, "label": label, "disabled": value in missing}
-        for value, label in names.items()
+        for value, label in COLOUR_NAMES.items()
     ]
 
 
-def _empty() -> html.Div:
-    return html.Div(dmc.Text(NOTHING, id=EMPTY_TEXT), id=EMPTY, className="empty")
+def _figure(bench: Bench, shown: Shown) -> go.Figure | None:
+    result, at = bench.result(shown.run, NAME), shown.selection
+    if result is None:
+        return None
+    return figure(
+        result.data,
+        theme=shown.theme,
+        colour=shown.looks["colour"],
+        prompt=at.prompt,
+        site=at.site,
+        selected=(at.layer, at.position),
+    )
 
 
-def _stage() -> list[Any]:
+def _figures() -> list[Any]:
     label: dict[str, Any] = {"aria-label": HELP}
     return [
-        _controls(),
         graph(ids.STRIP, height=116),
         html.Div(
             graph(ids.GRID, height=360),
-            id=table.FOCUS,
+            id=lens_table.FOCUS,
             className="focus",
             tabIndex=0,
             role="application",
@@ -189,19 +228,16 @@ def _stage() -> list[Any]:
             size="xs",
             className="note",
         ),
-        table.layout(),
-        dcc.Store(id=ids.SHOWN),
+        lens_table.layout(),
     ]
 
 
-def _controls() -> dmc.Group:
-    views = [{"value": "grid", "label": "Grid"}, {"value": "table", "label": "Table"}]
-    return dmc.Group(
-        [
-            choice(ids.COLOUR, "Colour", _options(COLOUR_NAMES), "probability"),
-            choice(ids.SITE, "Component", _options(SITE_NAMES), "resid_post"),
-            dmc.SegmentedControl(id=ids.VIEW, data=views, value="grid", size="xs"),
-        ],
-        className="inline",
-        mb=4,
-    )
+TAB = Tab(
+    NAME,
+    "Logit lens",
+    layout,
+    register,
+    _figure,
+    functools.partial(generic.frame, NAME),
+    {"colour": ids.COLOUR},
+)

@@ -1,50 +1,138 @@
-"""What the page keeps."""
+"""From what is asked to runs, and from links and jobs to pages."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import workbench as wb
-from app import bench as rooms
 from app.bench import Bench
-from app.state import Asked, prompt_id
+from app.instruments import configured, defaults, together
+from app.link import Link
+from app.measuring import Page, add, follow, measure, move, open_link
+from app.state import Asked, Pending, Run, Selection
+from lenses import LogitLens
+from workbench.jobs import Desk, Request
+
+ASKED = Asked("atlas", "The Eiffel Tower is located in the city of", " Paris")
 
 
-def test_a_model_is_loaded_when_asked_for_and_once() -> None:
-    loads = []
-
-    def load() -> wb.Model:
-        loads.append("atlas")
-        return wb.load()
-
-    bench = Bench({"atlas": load})
-    assert loads == []
-    first = bench.measure(Asked("atlas", "The city of"))
-    assert bench.measure(Asked("atlas", "The city of")) is first
-    bench.measure(Asked("atlas", "The river"))
-    assert loads == ["atlas"]
+@pytest.fixture
+def bench(desk: Desk) -> Bench:
+    return Bench(desk)
 
 
-def test_prompts_are_known_by_their_id() -> None:
-    bench = Bench({"atlas": wb.load})
-    assert bench.text(prompt_id("The city of")) is None
-    bench.measure(Asked("atlas", "The city of"))
-    assert bench.text(prompt_id("The city of")) == "The city of"
+def ended(bench: Bench, page: Page) -> Page:
+    """The page once its job has ended."""
+    assert page.job is not None
+    while page.job.going:
+        page = follow(bench, page.job, bench.desk.job(page.job.job), page)
+        assert page.job is not None
+    return page
 
 
-def test_only_the_latest_results_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "KEPT", 1)
-    bench = Bench({"atlas": wb.load})
-    first = bench.measure(Asked("atlas", "The city of"))
-    bench.measure(Asked("atlas", "The river"))
-    assert bench.measure(Asked("atlas", "The city of")) is not first
+def run_of(page: Page) -> tuple[Run, Selection]:
+    assert page.run is not None
+    assert page.selection is not None
+    return page.run, page.selection
 
 
-def test_an_unknown_model_is_named_with_the_known_ones() -> None:
-    with pytest.raises(wb.ModelError, match="no model 'gpt2' here: expected one of atlas"):
-        Bench({"atlas": wb.load}).measure(Asked("gpt2", "The city of"))
+def test_a_run_holds_what_a_direct_measurement_gives(bench: Bench) -> None:
+    run, at = run_of(ended(bench, measure(bench, Page(), ASKED, {}, [])))
+    assert (run.layers, run.positions) == (6, 12)
+    assert at == Selection(0, 6, 11, "resid_post")
+    result = bench.result(run, "logit_lens")
+    assert result is not None
+    lens = LogitLens(top_k=10, sites=("resid_post", "attn_out", "mlp_out"))
+    direct = lens(wb.load(), ASKED.prompt()).data
+    np.testing.assert_array_equal(result.data["top_id"], direct["top_id"])
+    assert run.weights == result.provenance["model"]["weights"][:8]
+    assert bench.result(run, "swing") is None
 
 
-def test_a_page_without_models_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="no models"):
-        Bench({})
+def test_a_second_prompt_keeps_the_component_and_a_second_run_the_cell(bench: Bench) -> None:
+    page = ended(bench, measure(bench, Page(), ASKED, {}, []))
+    page = replace(page, selection=Selection(0, 2, 5, "mlp_out"))
+    again = replace(ASKED, target=" Rome")
+    page = ended(bench, measure(bench, page, again, {}, []))
+    assert page.selection == Selection(0, 2, 5, "mlp_out")
+    other = ended(bench, measure(bench, page, Asked("atlas", "The river"), {}, []))
+    assert other.selection == Selection(0, 6, 1, "mlp_out")
+
+
+def test_a_link_selects_the_nearest_cell_and_says_of_other_weights(bench: Bench) -> None:
+    place = {"layer": 0, "position": 99, "site": "mlp_out"}
+    link = Link(replace(ASKED, model=""), place, weights="00000000")
+    page = ended(bench, open_link(bench, link, ASKED))
+    assert page.selection == Selection(0, 1, 11, "mlp_out")
+    assert "other weights of atlas (00000000, here" in page.alert.children
+
+
+def test_a_component_that_was_not_read_is_not_selected(bench: Bench) -> None:
+    page = ended(bench, open_link(bench, Link(ASKED, {"site": "soul", "layer": 0}), ASKED))
+    assert page.selection == Selection(0, 0, 11, "resid_post")
+
+
+def test_a_refused_model_or_prompt_is_one_line(bench: Bench) -> None:
+    with pytest.raises(wb.ModelError, match="no model '../../x' here: expected one of atlas"):
+        measure(bench, Page(), Asked("../../x", "The city"), {}, [])
+    with pytest.raises(wb.PromptError, match="empty prompt"):
+        measure(bench, Page(), Asked("atlas", ""), {}, [])
+    with pytest.raises(wb.SettingError, match="has no setting 'topk'"):
+        measure(bench, Page(), ASKED, {"logit_lens": {"topk": "3"}}, [])
+    page = ended(bench, measure(bench, Page(), replace(ASKED, target=" Paris and"), {}, []))
+    assert page.run is None
+    assert "is 2 tokens" in page.alert.children
+
+
+def test_adding_needs_a_run(bench: Bench) -> None:
+    with pytest.raises(wb.SettingError, match="press Run first"):
+        add(bench, Page(), "logit_lens", {})
+
+
+def test_an_added_result_joins_the_run_it_was_asked_for(bench: Bench) -> None:
+    page = ended(bench, measure(bench, Page(), ASKED, {}, []))
+    settings = {"logit_lens": {"top_k": "3"}}
+    run, _ = run_of(ended(bench, add(bench, page, "logit_lens", settings)))
+    result = bench.result(run, "logit_lens")
+    assert result is not None
+    assert result.data.sizes["k"] == 3
+    assert run.settings == settings
+    assert "logit_lens.top_k=3" in run.link
+
+
+def test_an_added_result_of_another_prompt_does_not_join(bench: Bench) -> None:
+    page = ended(bench, measure(bench, Page(), ASKED, {}, []))
+    run, _ = run_of(page)
+    job = bench.desk.job(bench.ask(Asked("atlas", "The river"), ["logit_lens"], {}).id)
+    bench.desk.wait(job.id)
+    pending = Pending(job.id, Asked("atlas", "The river"), {}, {}, adds=True)
+    assert follow(bench, pending, bench.desk.job(job.id), page).run is run
+
+
+def test_a_sets_job_opens_at_its_prompts(bench: Bench) -> None:
+    prompts = wb.PromptSet.of([wb.Prompt("The city of", id="a"), wb.Prompt("The river", id="b")])
+    job = bench.desk.submit(Request("atlas", prompts, [LogitLens(top_k=4)]))
+    bench.desk.wait(job)
+    page = ended(bench, open_link(bench, Link(job=job), ASKED))
+    run, at = run_of(page)
+    assert (run.asked.text, run.positions, at.prompt) == ("The city of", 3, "a")
+    assert run.settings["logit_lens"]["top_k"] == "4"
+    moved, there = run_of(move(bench, page, "b"))
+    assert (moved.asked.text, moved.positions, there.prompt) == ("The river", 2, "b")
+    assert moved.results == run.results
+
+
+def test_a_job_without_results_is_said(bench: Bench) -> None:
+    job = bench.desk.submit(Request("absent", "The city of", [LogitLens()]))
+    page = ended(bench, open_link(bench, Link(job=job), ASKED))
+    assert page.run is None
+    assert "/no/such/folder" in page.alert.children
+
+
+def test_the_pages_own_settings_are_its_defaults() -> None:
+    assert defaults("logit_lens")["top_k"] == "10"
+    assert configured("logit_lens", {"top_k": "3"}).settings()["top_k"] == 3
+    assert together(["logit_lens"])[0] == "logit_lens"

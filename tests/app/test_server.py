@@ -10,24 +10,26 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
-import workbench as wb
 from app.security import admit_others
-from app.server import PortError, create_app, listen
+from app.server import PortError, listen
 from workbench.figures import graph_config
 
 OURS = {"base_url": "http://127.0.0.1:8050"}
 
 
-@pytest.fixture
-def client() -> FlaskClient:
-    return create_app({"atlas": wb.load}).server.test_client()
+PAGES = ("/", "/jobs/", "/sets/")
 
 
 @pytest.fixture
-def shared() -> FlaskClient:
-    server = create_app({"atlas": wb.load}).server
+def client(server: Flask) -> FlaskClient:
+    return server.test_client()
+
+
+@pytest.fixture
+def shared(server: Flask) -> FlaskClient:
     admit_others(server, "0.0.0.0", "secret")
     return server.test_client()
 
@@ -38,20 +40,22 @@ def test_this_machine_is_let_in(client: FlaskClient, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.7:8050"])
-@pytest.mark.parametrize("path", ["/", "/_dash-layout", "/assets/workbench.js"])
+@pytest.mark.parametrize("path", [*PAGES, "/_dash-layout", "/assets/workbench.js"])
 def test_a_foreign_host_header_is_refused(client: FlaskClient, host: str, path: str) -> None:
     assert client.get(path, base_url=f"http://{host}").status_code == 400
 
 
 def test_a_request_from_another_site_is_refused(client: FlaskClient) -> None:
     for origin, status in (("http://evil.example", 403), ("http://127.0.0.1:8050", 200)):
-        answer = client.get("/_dash-layout", headers={"Origin": origin}, **OURS)
-        assert answer.status_code == status
+        for path in PAGES:
+            answer = client.get(f"{path}_dash-layout", headers={"Origin": origin}, **OURS)
+            assert answer.status_code == status
     assert client.get("/", headers={"Origin": "null"}, **OURS).status_code == 403
 
 
-def test_nothing_may_be_loaded_from_elsewhere(client: FlaskClient) -> None:
-    answer = client.get("/", **OURS)
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_may_be_loaded_from_elsewhere(client: FlaskClient, path: str) -> None:
+    answer = client.get(path, **OURS)
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert not re.findall(r'(?:src|href)="(?!/)', answer.text)
     assert '<html lang="en">' in answer.text
@@ -86,7 +90,7 @@ def graphs(node: Any) -> list[dict[str, Any]]:
 def test_no_graph_can_be_sent_anywhere(client: FlaskClient) -> None:
     answer = client.get("/_dash-layout", **OURS)
     found = graphs(json.loads(answer.text))
-    assert len(found) == 4
+    assert len(found) >= 5
     for graph in found:
         assert graph["config"]["showSendToCloud"] is False
         assert graph["config"]["plotlyServerURL"] == ""
@@ -94,47 +98,59 @@ def test_no_graph_can_be_sent_anywhere(client: FlaskClient) -> None:
     assert len(answer.data) < 100_000
 
 
-def test_never_debug() -> None:
-    app = create_app({"atlas": wb.load})
-    assert app.server.debug is False
-    page = app.server.test_client().get("/", **OURS).text
-    assert '"ui":false' in page
+@pytest.mark.parametrize("path", PAGES)
+def test_no_page_has_a_field_for_what_only_the_command_line_may_say(
+    client: FlaskClient, path: str
+) -> None:
+    layout = client.get(f"{path}_dash-layout", **OURS).text
+    for name in ("trust", "remote_code", "model_root", "model-root"):
+        assert name not in layout.lower()
+    assert len(layout) < 100_000
 
 
-def test_listens_on_this_machine_alone_unless_told() -> None:
-    server = listen(create_app({"atlas": wb.load}), port=0)
+def test_a_request_larger_than_an_upload_is_refused(client: FlaskClient) -> None:
+    server = client.application
+    server.config["MAX_CONTENT_LENGTH"] = 1000
+    sent = {"data": b"x" * 1001, "content_type": "application/json"}
+    answer = client.post("/sets/_dash-update-component", **sent, **OURS)
+    assert answer.status_code == 413
+
+
+def test_never_debug(server: Flask) -> None:
+    assert server.debug is False
+    for path in PAGES:
+        assert '"ui":false' in server.test_client().get(path, **OURS).text
+
+
+def test_listens_on_this_machine_alone_unless_told(server: Flask) -> None:
+    listening = listen(server, port=0)
     try:
-        assert server.socket.getsockname()[0] == "127.0.0.1"
-        thread = Thread(target=server.serve_forever)
+        assert listening.socket.getsockname()[0] == "127.0.0.1"
+        thread = Thread(target=listening.serve_forever)
         thread.start()
-        with urlopen(f"http://127.0.0.1:{server.port}/") as answer:
+        with urlopen(f"http://127.0.0.1:{listening.port}/") as answer:
             assert answer.status == 200
-        server.shutdown()
+        listening.shutdown()
         thread.join()
     finally:
-        server.server_close()
+        listening.server_close()
 
 
-def test_another_host_needs_a_token() -> None:
+def test_another_host_needs_a_token(server: Flask) -> None:
     with pytest.raises(ValueError, match="give a token"):
-        listen(create_app({"atlas": wb.load}), host="0.0.0.0", port=0)
+        listen(server, host="0.0.0.0", port=0)
 
 
-def test_a_taken_port_is_named() -> None:
+def test_a_taken_port_is_named(server: Flask) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(PortError, match=f"port {port} is in use") as caught:
-            listen(create_app({"atlas": wb.load}), port=port)
+            listen(server, port=port)
     assert "\n" not in str(caught.value)
 
 
-def test_an_app_without_models_is_refused() -> None:
-    with pytest.raises(ValueError, match="no models"):
-        create_app({})
-
-
-def test_a_port_that_is_none_is_refused() -> None:
+def test_a_port_that_is_none_is_refused(server: Flask) -> None:
     with pytest.raises(PortError, match=r"port 99999 is none: expected 0\.\.65535"):
-        listen(create_app({"atlas": wb.load}), port=99999)
+        listen(server, port=99999)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import workbench as wb
 from app.server import create_app, listen
+from tests.jobs.gates import Gates
+from workbench.jobs import Desk, ModelSpec
 
 SWITCHES = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -34,32 +38,83 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 LAYOUT_LIMIT, CALLBACK_LIMIT = 100_000, 300_000  # bytes
 
 PICTURES = Path("test-artefacts")
+TOYS = Path(__file__).parent / "toys"
 
 expect.set_options(timeout=20_000)
 
 
-def deep() -> wb.Model:
+def deep(folder: Path) -> ModelSpec:
     """Thirty random blocks, so that not every layer has a row."""
     torch.manual_seed(0)
-    atlas = wb.load()
-    size = GPT2Config(
-        vocab_size=len(atlas.tokenizer), n_layer=30, n_embd=16, n_head=2, n_positions=128
-    )
-    return wb.load(GPT2LMHeadModel(size).eval(), atlas.tokenizer)
+    tokenizer = wb.load().tokenizer
+    size = GPT2Config(vocab_size=len(tokenizer), n_layer=30, n_embd=16, n_head=2, n_positions=288)
+    GPT2LMHeadModel(size).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ModelSpec(str(folder))
 
 
-def broken() -> wb.Model:
-    raise RuntimeError("nobody expected this")
+@dataclass
+class Site:
+    """A server over a desk, which can be stopped and opened again on the same home."""
+
+    home: Path
+    models: dict[str, ModelSpec]
+
+    def open(self) -> None:
+        self.desk = Desk(
+            self.home, self.models, devices=["cpu"], preload="atlas", threads=1, grace=0.2
+        )
+        self.desk.start()
+        self.server = listen(create_app(self.desk), port=0)
+        self.address = f"http://127.0.0.1:{self.server.port}/"
+        self.thread = Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+        self.desk.stop()
 
 
 @pytest.fixture(scope="session")
-def address() -> Iterator[str]:
-    server = listen(create_app({"atlas": wb.load, "deep": deep, "broken": broken}), port=0)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
+    return {
+        "atlas": ModelSpec("atlas"),
+        "deep": deep(tmp_path_factory.mktemp("deep")),
+        "broken": ModelSpec(str(tmp_path_factory.mktemp("broken"))),
+    }
+
+
+@pytest.fixture(scope="session")
+def site(models: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The server of all tests that do not stop it; the toys are installed for it."""
+    sys.path.insert(0, str(TOYS))
+    site = Site(tmp_path_factory.mktemp("home"), models)
+    site.open()
+    yield site
+    site.close()
+    sys.path.remove(str(TOYS))
+
+
+@pytest.fixture(scope="session")
+def address(site: Site) -> str:
+    return site.address
+
+
+@pytest.fixture
+def gates(tmp_path: Path, desk: Desk) -> Iterator[Gates]:
+    """Pipes that the toy "swing" waits at, where its setting "folder" names them."""
+    gates = Gates(tmp_path)
+    yield gates
+    for job in desk.jobs():
+        desk.cancel(job.id)  # what a failed test has left waiting
+    gates.close()
+
+
+@pytest.fixture
+def desk(site: Site) -> Desk:
+    return site.desk
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +151,7 @@ class Watch:
     def _response(self, response: Response) -> None:
         size = int(response.headers.get("content-length", 0))
         limits = {"_dash-layout": LAYOUT_LIMIT, "_dash-update-component": CALLBACK_LIMIT}
-        limit = limits.get(urlsplit(response.url).path.lstrip("/"), size)
+        limit = limits.get(urlsplit(response.url).path.rpartition("/")[2], size)
         if "download.data" in (response.request.post_data or ""):
             limit = size
         if size > limit or response.status >= 400:
@@ -115,7 +170,7 @@ def opened(
     """Opens pages by their query string, ready to be read; checks all of them at the end."""
     watch, pages = Watch(), []
 
-    def page_of(query: str = "") -> Page:
+    def page_of(query: str = "", at: str = address) -> Page:
         size = {"width": 1500, "height": 900}
         context = browser.new_context(
             viewport=size, permissions=["clipboard-read", "clipboard-write"]
@@ -124,13 +179,14 @@ def opened(
         page = context.new_page()
         pages.append(page)
         watch.on(page)
-        page.goto(address + query)
-        expect(page.locator("#run-button")).to_be_enabled()
+        page.goto(at + query)
+        expect(page.get_by_role("heading", name="Workbench")).to_be_visible()
         return page
 
     yield page_of
+    name = re.sub(r"\W+", "-", request.node.name)
     for number, page in enumerate(pages):
-        page.screenshot(path=PICTURES / f"{request.node.name}_{number}.png")
+        page.screenshot(path=PICTURES / f"{name}_{number}.png")
         assert "Share chart" not in page.content()
         assert violations(page) == []
         page.context.close()
@@ -139,6 +195,7 @@ def opened(
 
 @pytest.fixture
 def page(opened: Callable[..., Page]) -> Page:
-    page = opened()
+    """The Inspector with the logit lens in front."""
+    page = opened("?tab=logit_lens")
     expect(page.locator("#detail-heading")).to_contain_text("layer 6")
     return page

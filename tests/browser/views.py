@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page, expect
 
 PLOT = "document.querySelector('#{0} .js-plotly-plot')"
 
-WHERE = """([id, x, y]) => {
+WHERE = """([id, x, y, axis]) => {
     const plot = document.querySelector(`#${id} .js-plotly-plot`);
-    const {xaxis, yaxis} = plot._fullLayout;
+    const {[axis]: across, yaxis} = plot._fullLayout;
     const frame = plot.getBoundingClientRect();
-    return [frame.x + xaxis._offset + xaxis.l2p(x), frame.y + yaxis._offset + yaxis.l2p(y)];
+    return [frame.x + across._offset + across.l2p(x), frame.y + yaxis._offset + yaxis.l2p(y)];
 }"""
 
 BOX = """(id) => {
@@ -28,9 +29,9 @@ CELLS = """(id) => {
 }"""
 
 
-def click(page: Page, graph: str, x: float, y: float) -> None:
+def click(page: Page, graph: str, x: float, y: float, axis: str = "xaxis") -> None:
     """Clicks a point of a figure, given in the coordinates of its axes."""
-    left, top = page.evaluate(WHERE, [graph, x, y])
+    left, top = page.evaluate(WHERE, [graph, x, y, axis])
     page.mouse.move(left, top)
     page.mouse.click(left, top)
 
@@ -52,3 +53,11 @@ def layout(page: Page, graph: str) -> dict[str, Any]:
     script = f"JSON.parse(JSON.stringify({PLOT.format(graph)}.layout))"
     found: dict[str, Any] = page.evaluate(script)
     return found
+
+
+def cell(page: Page | Locator, row: int, column: str) -> Locator:
+    """A cell of a table of rows, by its row from 0 and its column's name."""
+    table = page.locator(".layers-table")
+    expect(table.locator("thead th").filter(has_text=re.compile(f"^{column}$"))).to_have_count(1)
+    names = table.locator("thead th").all_inner_texts()
+    return table.locator("tbody tr").nth(row).locator("th, td").nth(names.index(column))

@@ -1,0 +1,52 @@
+"""Which instruments a run has, and with which settings."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Collection, Mapping
+
+from workbench.instrument import Instrument, Reading, find, names
+from workbench.settings import configure, settings_of
+
+__all__ = ["ALWAYS", "configured", "defaults", "kinds", "together"]
+
+ALWAYS = "logit_lens"
+PRESETS = {ALWAYS: {"top_k": "10", "sites": "resid_post,attn_out,mlp_out"}}
+
+
+def kinds() -> Mapping[str, type[Instrument]]:
+    """The installed instruments by name, the one that is always measured first."""
+    return _kinds(tuple(sys.path))
+
+
+@functools.cache
+def _kinds(path: tuple[str, ...]) -> Mapping[str, type[Instrument]]:
+    """Kept for each search path: to look through all packages takes longer than a figure."""
+    return {name: find(name) for name in sorted(names(), key=lambda name: name != ALWAYS)}
+
+
+def defaults(name: str) -> dict[str, str]:
+    """The settings that the page starts with, as texts: the instrument's own but for a few.
+
+    Raises:
+        SettingError: there is no such instrument.
+    """
+    own = {setting.name: setting.default for setting in settings_of(kinds()[name])}
+    return own | PRESETS.get(name, {})
+
+
+def configured(name: str, settings: Mapping[str, str]) -> Instrument:
+    """The instrument with the page's defaults, and `settings` over them.
+
+    Raises:
+        SettingError: there is no such instrument or setting, or it refuses a value.
+    """
+    chosen = {**PRESETS.get(name, {}), **settings}
+    return configure(name, [f"{setting}={text}" for setting, text in chosen.items()])
+
+
+def together(off: Collection[str]) -> list[str]:
+    """The instruments that share the pass of every run, but for those switched off."""
+    reading = [name for name, kind in kinds().items() if issubclass(kind, Reading)]
+    return [name for name in reading if name == ALWAYS or name not in off]

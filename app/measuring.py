@@ -1,0 +1,172 @@
+"""From what is asked on the page to what it shows: jobs handed in, followed, and taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.bench import Bench
+from app.instruments import together
+from app.link import Link
+from app.parts import alert, failure, notice
+from app.state import Asked, Pending, Run, Selection, Settings
+from workbench import SettingError
+from workbench.jobs import Job
+
+__all__ = ["Page", "add", "follow", "measure", "move", "open_link"]
+
+FIRST_SITE = "resid_post"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
+
+    Attributes:
+        job: its latest job.
+        run, selection: what is measured, and what of it is selected.
+        alert: what there is to say of it, as a component.
+    """
+
+    job: Pending | None = None
+    run: Run | None = None
+    selection: Selection | None = None
+    alert: Any = None
+
+
+def measure(
+    bench: Bench, page: Page, asked: Asked, settings: Settings, off: Collection[str]
+) -> Page:
+    """Measure what the fields say, with every instrument that shares the pass.
+
+    Raises:
+        WorkbenchError: the model, the prompt or a setting cannot be used.
+    """
+    job = bench.ask(asked, together(off), settings)
+    return follow(bench, Pending(job.id, asked, settings, {}), job, page)
+
+
+def add(bench: Bench, page: Page, instrument: str, settings: Settings) -> Page:
+    """Measure the page's prompt with one more instrument.
+
+    Raises:
+        SettingError: nothing is measured yet.
+        WorkbenchError: a setting cannot be used.
+    """
+    if page.run is None:
+        raise SettingError("nothing is measured yet: press Run first")
+    asked = page.run.asked
+    job = bench.ask(asked, [instrument], settings)
+    return follow(bench, Pending(job.id, asked, settings, {}, adds=True), job, page)
+
+
+def open_link(bench: Bench, link: Link, start: Asked) -> Page:
+    """The page of a link; `start` is what is measured where the link does not say.
+
+    Raises:
+        WorkbenchError: what the link names cannot be measured here.
+    """
+    if link.job is not None:
+        job = bench.desk.job(link.job)
+        asked, _ = bench.asked(job, link.place.get("prompt"))
+        pending = Pending(job.id, asked, bench.settings(job), link.place)
+    else:
+        asked = start if link.asked is None else link.asked
+        asked = asked if asked.model else replace(asked, model=start.model)
+        names = dict.fromkeys([*together(link.off), *link.beside])
+        job = bench.ask(asked, list(names), link.settings)
+        pending = Pending(job.id, asked, link.settings, link.place, link.weights)
+    return follow(bench, pending, job, Page())
+
+
+def follow(bench: Bench, pending: Pending, job: Job, page: Page) -> Page:
+    """The page after what its job has come to.
+
+    Raises:
+        ResultError: the job's results are not stored any more.
+    """
+    pending = _seen(pending, job)
+    if pending.going:
+        return replace(page, job=pending, alert=None)
+    if pending.adds:
+        return _joined(bench, pending, job, page)
+    if job.state != "done":
+        return replace(page, job=pending, alert=_ended(job))
+    run, name = bench.run(job, pending.settings, pending.place.get("prompt"))
+    place = pending.place or _kept(run.asked, page)
+    selection = _placed(run, name, place, bench.sites(run))
+    return Page(pending, run, selection, _other_weights(pending, run))
+
+
+def move(bench: Bench, page: Page, at: str) -> Page:
+    """The page at another prompt of its set; the last position of the same layer is selected.
+
+    Raises:
+        ResultError: the set or its results are not stored any more.
+    """
+    assert page.run is not None
+    assert page.selection is not None
+    run, name = bench.moved(page.run, at)
+    place = {"site": page.selection.site, "layer": page.selection.layer}
+    selection = _placed(run, name, place, bench.sites(run))
+    return replace(page, run=run, selection=selection, alert=None)
+
+
+def _seen(pending: Pending, job: Job) -> Pending:
+    names = tuple(instrument["name"] for instrument in job.instruments)
+    of_job = ("state", "phase", "done", "total", "seconds_left", "error")
+    return replace(
+        pending, job=job.id, instruments=names, **{name: getattr(job, name) for name in of_job}
+    )
+
+
+def _joined(bench: Bench, pending: Pending, job: Job, page: Page) -> Page:
+    """Results join the run that they were asked for; a refusal is said where they would stand."""
+    if page.run is None or page.run.asked != pending.asked:
+        return replace(page, job=pending)
+    if not job.results and not job.refused:
+        return replace(page, job=pending, alert=_ended(job))
+    return replace(page, job=pending, run=bench.joined(page.run, job, pending.settings), alert=None)
+
+
+def _ended(job: Job) -> Any:
+    if job.state == "cancelled":
+        return notice("Cancelled: nothing was measured.")
+    return failure(str(job.error)) if job.state == "lost" else alert(str(job.error))
+
+
+def _kept(asked: Asked, page: Page) -> Mapping[str, Any]:
+    """What stays selected: the component, and on the same prompt the cell as well."""
+    if page.run is None or page.selection is None:
+        return {}
+    at, before = page.selection, page.run.asked
+    if (before.model, before.text) != (asked.model, asked.text):
+        return {"site": at.site}
+    return {"site": at.site, "layer": at.layer, "position": at.position}
+
+
+def _placed(
+    run: Run, name: int | str, place: Mapping[str, Any], sites: Collection[str]
+) -> Selection:
+    """The cell nearest to a place; by default the last position at the last layer."""
+    site = place.get("site", FIRST_SITE)
+    site = site if site in sites else FIRST_SITE
+    lowest = 0 if site == FIRST_SITE else 1
+    layer = place.get("layer", run.layers)
+    position = place.get("position", run.positions - 1)
+    return Selection(
+        prompt=name,
+        layer=min(max(lowest, layer), run.layers),
+        position=min(max(0, position), run.positions - 1),
+        site=site,
+    )
+
+
+def _other_weights(pending: Pending, run: Run) -> Any:
+    if pending.weights in ("", run.weights):
+        return None
+    return notice(
+        f"This link was made with other weights of {run.asked.model} ({pending.weights}, here "
+        f"{run.weights}): numbers may differ."
+    )

@@ -1,0 +1,59 @@
+"""The settings of an instrument as a form; what is filled in is kept for runs and links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+import dash_mantine_components as dmc
+from dash import ALL, Input, Output, State, dcc
+
+from app import ids
+from app.instruments import defaults, kinds
+from app.parts import in_browser
+from workbench.settings import Setting, settings_of
+
+__all__ = ["form", "layout", "register"]
+
+DEFAULTS = "settings-defaults"  # data: {instrument: {setting: text}}
+
+
+def form(instrument: str) -> dmc.Group:
+    """One field for each setting: a list where there are choices, text elsewhere."""
+    texts = defaults(instrument)
+    fields = [_field(instrument, it, texts[it.name]) for it in settings_of(kinds()[instrument])]
+    return dmc.Group(fields, align="flex-start", gap="sm", className="settings")
+
+
+def layout() -> dcc.Store:
+    """What the fields hold where nobody has changed them."""
+    return dcc.Store(id=DEFAULTS, data={name: defaults(name) for name in kinds()})
+
+
+def register(app: dash.Dash) -> None:
+    """Keeps fields and stored settings the same, in the browser, whichever changes."""
+    every = {"type": "setting", "instrument": ALL, "setting": ALL}
+    in_browser(
+        app,
+        "settings",
+        Output(every, "value"),
+        Output(ids.SETTINGS, "data", allow_duplicate=True),
+        Input(every, "value"),
+        Input(ids.SETTINGS, "data"),
+        State(DEFAULTS, "data"),
+        prevent_initial_call=True,
+    )
+
+
+def _field(instrument: str, setting: Setting, text: str) -> Any:
+    shared: dict[str, Any] = {
+        "id": {"type": "setting", "instrument": instrument, "setting": setting.name},
+        "label": setting.name.replace("_", " "),
+        "description": setting.help.replace("`", ""),
+        "value": text,
+        "size": "xs",
+        "w": 220,
+    }
+    if setting.choices:
+        return dmc.Select(data=list(setting.choices), allowDeselect=False, **shared)
+    return dmc.TextInput(autoComplete="off", spellCheck=False, **shared)

@@ -1,0 +1,65 @@
+"""The head of an instrument's tab: what it is, its settings, and the button that runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+import dash_mantine_components as dmc
+from dash import Input, Output, State, html
+
+from app import ids
+from app.instruments import kinds
+from app.panels import forms
+from app.panels.said import said
+from app.parts import in_browser
+from workbench import Result
+from workbench.settings import text_of
+
+__all__ = ["layout", "made_with", "note", "register"]
+
+EMPTY = "(empty)"
+
+
+def layout(instrument: str) -> list[Any]:
+    """The first sentence of its documentation, the form, and button and note in a line."""
+    kind = kinds()[instrument]
+    summary = (kind.__doc__ or "").partition("\n\n")[0]
+    run = dmc.Button(f"Run {kind.title}", id=_button(instrument), size="xs")
+    return [
+        html.P(" ".join(summary.split()), className="said"),
+        forms.form(instrument),
+        dmc.Group([run, said(_note(instrument))], my=8),
+    ]
+
+
+def note(instrument: str) -> Output:
+    """Where the tab says how things stand."""
+    return Output(_note(instrument), "children")
+
+
+def register(app: dash.Dash, instrument: str) -> None:
+    """The button asks for a run of the page's prompt."""
+    in_browser(
+        app,
+        "ask",
+        Output(ids.ASK, "data", allow_duplicate=True),
+        Input(_button(instrument), "n_clicks"),
+        State(_button(instrument), "id"),
+        prevent_initial_call=True,
+    )
+
+
+def made_with(result: Result) -> str:
+    """The settings that a result was made with."""
+    settings = result.provenance["settings"]
+    texts = (f"{name} {text_of(value) or EMPTY}" for name, value in settings.items())
+    return f"Measured with {', '.join(texts)}." if settings else ""
+
+
+def _button(instrument: str) -> dict[str, str]:
+    return {"type": "ask", "instrument": instrument}
+
+
+def _note(instrument: str) -> dict[str, str]:
+    return {"type": "note", "instrument": instrument}
