@@ -6,14 +6,15 @@ from typing import Any
 
 import dash
 import dash_mantine_components as dmc
-from dash import Input, Output, html
+from dash import Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
 from app.changes import answered, changing, idle
 from app.measuring import move
-from app.state import Run, Selection
+from app.parts import in_browser
+from app.state import Run
 from workbench import PromptSet
 from workbench.figures import shorten
 
@@ -41,7 +42,7 @@ def layout() -> html.Div:
 
 
 def register(app: dash.Dash, bench: Bench) -> None:
-    """Lists what is searched for, and shows what is chosen."""
+    """Lists what is searched for, and shows what is chosen; the fields say which prompt that is."""
 
     @app.callback(
         Output(CHOOSER, "data"),
@@ -58,15 +59,19 @@ def register(app: dash.Dash, bench: Bench) -> None:
         prompts = bench.prompts(asked)
         return _found(prompts, text or "", asked.text), f"One of {len(prompts):,} prompts", False
 
-    @app.callback(
+    in_browser(
+        app,
+        "choose",
         Output(CHOOSER, "value"),
+        *(
+            Output(name, "value", allow_duplicate=True)
+            for name in (ids.PROMPT, ids.TARGET, ids.FOIL)
+        ),
+        Input(ids.RUN, "data"),
         Input(ids.SELECTION, "data"),
+        State(CHOOSER, "value"),
         prevent_initial_call=True,
     )
-    def follow(selection: dict[str, Any] | None) -> str:
-        if selection is None:
-            raise PreventUpdate
-        return str(Selection(**selection).prompt)
 
     @changing(app, Input(CHOOSER, "value"))
     def choose(name: str | None, *stores: Any) -> tuple[Any, ...]:
@@ -77,21 +82,6 @@ def register(app: dash.Dash, bench: Bench) -> None:
         if name in (None, str(page.selection.prompt)):
             raise PreventUpdate
         return answered(page, lambda: move(bench, page, str(name)))[1]
-
-    @app.callback(
-        *(
-            Output(name, "value", allow_duplicate=True)
-            for name in (ids.PROMPT, ids.TARGET, ids.FOIL)
-        ),
-        Input(ids.RUN, "data"),
-        prevent_initial_call=True,
-    )
-    def fill(run: dict[str, Any] | None) -> tuple[str, str, str]:
-        """The fields say which prompt of the set is shown."""
-        if run is None or not run["asked"]["prompts"]:
-            raise PreventUpdate
-        asked = Run.of(run).asked
-        return asked.text, asked.target, asked.foil
 
 
 def _found(prompts: PromptSet, text: str, shown: str) -> list[dict[str, str]]:

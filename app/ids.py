@@ -37,6 +37,6 @@ CURVES = "detail-curves"
 KEYS = "keys"  # data: when a key was last pressed on the grid
 
 LAYERS = "layers-figure"
-TOKENS = "layers-tokens"  # children: a button a token
+TOKENS = "layers-texts"  # data: position and text of each token
 CHIPS = "layers-chips"
 SWITCHED = "layers-switched"  # data: when a chip was last clicked

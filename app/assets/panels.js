@@ -18,13 +18,62 @@
     return found;
   };
 
+  const AFTER = 20; // milliseconds
+
+  // What the Layers figure was last drawn for, but for the layer; and the layer that is selected.
+  let place = null;
+  let selected = null;
+
+  const figure = () => document.querySelector("#layers-figure .js-plotly-plot");
+
+  // A figure that was asked for before the last move arrives with the frame where it was then.
+  const frame = () => {
+    const plot = figure();
+    const [row] = plot?.layout?.shapes ?? [];
+    if (!row || row.y0 === selected - 0.5) return;
+    Plotly.relayout(plot, { "shapes[0].y0": selected - 0.5, "shapes[0].y1": selected + 0.5 });
+  };
+
+  const frameMoves = ({ selection: { layer, prompt, position, site }, ...share }) => {
+    const before = place;
+    place = JSON.stringify([prompt, position, site, share]);
+    selected = layer;
+    const plot = figure();
+    if (place !== before || share.view === "table" || !plot?.layout?.shapes?.length) return false;
+    setTimeout(frame, AFTER); // what the server is asked goes first
+    return true;
+  };
+
+  // The prompt's tokens, as their buttons say them.
+  let written = null;
+
+  const button = ([position, text]) => {
+    const token = document.createElement("button");
+    token.className = "token";
+    token.dataset.position = position;
+    token.title = `position ${position}`;
+    token.textContent = text;
+    return token;
+  };
+
+  // The row scrolls by itself; the page stays where it is.
+  const into = (row, token) => {
+    if (!token) return;
+    const [outer, inner] = [row.getBoundingClientRect(), token.getBoundingClientRect()];
+    if (inner.top < outer.top || inner.bottom > outer.bottom)
+      row.scrollTop += inner.top - outer.top - row.clientHeight / 2;
+  };
+
   const clientside = (window.dash_clientside = window.dash_clientside || {});
   clientside.workbench = Object.assign(clientside.workbench || {}, {
-    // The tab in front draws; the others are not asked.
+    // The tab in front draws; the others are not asked. Nor is the Layers tab where its frame can
+    // move to another layer by itself.
     front(tab, run, selection, theme, off, view, tabs) {
       const { no_update } = dash_clientside;
-      const share = run && selection ? { run, selection, theme, off, view } : no_update;
-      return tabs.map((id) => (id.tab === tab ? share : no_update));
+      if (!run || !selection) return tabs.map(() => no_update);
+      const share = { run, selection, theme, off, view };
+      const drawn = tab === "layers" && frameMoves(share);
+      return tabs.map((id) => (id.tab === tab && !drawn ? share : no_update));
     },
 
     switchPanels(_, off) {
@@ -43,31 +92,22 @@
       return [fields.map(({ id }) => known(stored, id, defaults)), dash_clientside.no_update];
     },
 
-    // The row of tokens scrolls by itself; the page stays where it is.
-    reveal(_, selection) {
-      if (!selection) return;
-      requestAnimationFrame(() =>
-        requestAnimationFrame(() => {
-          const row = document.getElementById("layers-tokens");
-          const token = row.querySelector(`[data-position="${selection.position}"]`);
-          if (!token) return;
-          const [outer, inner] = [row.getBoundingClientRect(), token.getBoundingClientRect()];
-          if (inner.top < outer.top || inner.bottom > outer.bottom)
-            row.scrollTop += inner.top - outer.top - row.clientHeight / 2;
-        }),
-      );
+    // The frame follows a figure that is drawn anew.
+    reveal() {
+      const plot = figure();
+      if (!plot?.on || plot.dataset.framed) return;
+      plot.dataset.framed = "true";
+      plot.on("plotly_afterplot", frame);
     },
 
-    press(selection, buttons) {
-      if (!selection || !buttons) return dash_clientside.no_update;
-      let changed = false;
-      const next = buttons.map((button) => {
-        const pressed = String(Number(button.props["data-position"]) === selection.position);
-        if (button.props["aria-pressed"] === pressed) return button;
-        changed = true;
-        return { ...button, props: { ...button.props, "aria-pressed": pressed } };
-      });
-      return changed ? next : dash_clientside.no_update;
+    tokens(texts, selection) {
+      if (!texts || !selection) return;
+      const row = document.getElementById("layers-tokens");
+      if (texts !== written) row.replaceChildren(...texts.map(button));
+      written = texts;
+      for (const token of row.children)
+        token.setAttribute("aria-pressed", String(Number(token.dataset.position) === selection.position));
+      requestAnimationFrame(() => into(row, row.querySelector("[aria-pressed=true]")));
     },
   });
 

@@ -62,6 +62,17 @@
       window.history.replaceState(null, "", `?${query}`);
     },
 
+    // Of a prompt set, the chooser and the fields say which prompt is shown.
+    choose(run, selection, chosen) {
+      const { no_update } = dash_clientside;
+      const asked = run?.asked;
+      if (!asked?.prompts || !selection) return [no_update, no_update, no_update, no_update];
+      const name = String(selection.prompt);
+      const shown = name === chosen ? no_update : name;
+      const anew = dash_clientside.callback_context.triggered.some(({ prop_id }) => prop_id === "run.data");
+      return anew ? [shown, asked.text, asked.target, asked.foil] : [shown, no_update, no_update, no_update];
+    },
+
     async copyLink(_, run) {
       if (!run) return "Nothing to link to yet";
       try {

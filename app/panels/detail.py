@@ -62,6 +62,7 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Input(ids.RUN, "data"),
         Input(ids.SELECTION, "data"),
         Input(ids.THEME, "forceColorScheme"),
+        prevent_initial_call=True,
     )
     def follow(
         run: dict[str, Any] | None, selection: dict[str, Any] | None, theme: str

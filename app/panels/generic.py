@@ -79,6 +79,7 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
         Output(_part(instrument, "listed"), "data"),
         front.given(instrument),
         State(_part(instrument, "listed"), "data"),
+        prevent_initial_call=True,
     )
     def draw(share: dict[str, Any] | None, listed: list[Any] | None) -> tuple[Any, ...]:
         """Figure or rows, or why there are none."""

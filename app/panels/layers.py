@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dash
 import dash_mantine_components as dmc
 import plotly.graph_objects as go
-from dash import Input, Output, Patch, State, dcc, html, no_update
+from dash import Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from app import ids
@@ -21,7 +21,7 @@ from app.panels.sizes import style
 from app.panels.tab import Tab
 from app.parts import graph, in_browser
 from app.state import Shown
-from workbench.figures import layer_marks, layer_panels, themed
+from workbench.figures import layer_panels, themed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,20 +85,21 @@ def _register(app: dash.Dash, bench: Bench) -> None:
         Output(FIGURE, "hidden"),
         Output(TABLE, "children"),
         Output(TABLE, "hidden"),
-        Output(ids.TOKENS, "children"),
+        Output(ids.TOKENS, "data"),
         Output(ids.CHIPS, "children"),
         Output(SHOWN, "data"),
         front.given(NAME),
         State(SHOWN, "data"),
+        prevent_initial_call=True,
     )
     def draw(share: dict[str, Any] | None, before: dict[str, Any] | None) -> tuple[Any, ...]:
-        """Draws on every change; where only the layer changed, the frame moves."""
+        """Draws on every change; of a figure, the browser moves the frame to another layer."""
         if share is None:
             raise PreventUpdate
         shown = front.shown(share)
         found, wanted = _found(bench, shown), _wanted(shown)
         tabled = shown.looks["view"] == "table"
-        body = _tabled(found, shown) if tabled else _drawn(found, shown, wanted == before)
+        body = _tabled(found, shown) if tabled else _drawn(found, shown)
         return *body, *_around(bench, found, shown, wanted, before), wanted
 
 
@@ -123,16 +124,12 @@ def _tabled(found: Sequence[Group], shown: Shown) -> tuple[Any, ...]:
     return no_update, no_update, True, table(said, at.layer) if said else NOTHING, False
 
 
-def _drawn(found: Sequence[Group], shown: Shown, moved: bool) -> tuple[Any, ...]:
+def _drawn(found: Sequence[Group], shown: Shown) -> tuple[Any, ...]:
     """Figure in place of the table."""
     at, look = shown.selection, themed(shown.theme)
     panels = visible_panels(found, shown.off)
     if not panels:
         return no_update, no_update, True, NOTHING, False
-    if moved:
-        patch = Patch()
-        patch["layout"]["shapes"] = layer_marks(panels, look, at.layer, at.position)
-        return patch, no_update, False, no_update, no_update
     figure = layer_panels(panels, look, layer=at.layer, position=at.position)
     return figure, style(figure), False, None, True
 
@@ -152,7 +149,7 @@ def _around(
     if before is not None and wanted["results"] == before["results"]:
         return no_update, switches
     texts = tokens.tokens(bench.results(shown.run).values(), at.prompt)
-    return tokens.buttons(texts, at.position), switches
+    return tokens.shown(texts), switches
 
 
 def _figure(bench: Bench, shown: Shown) -> go.Figure | None:

@@ -40,6 +40,7 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Input(ids.SHOWN, "data"),
         State(ids.RUN, "data"),
         State(ids.SELECTION, "data"),
+        prevent_initial_call=True,
     )
     def fill(
         view: str, shown: dict[str, Any] | None, run: dict[str, Any], selection: dict[str, Any]

@@ -77,6 +77,7 @@ def register(app: dash.Dash, bench: Bench) -> None:
         front.given(NAME),
         Input(ids.COLOUR, "value"),
         State(ids.SHOWN, "data"),
+        prevent_initial_call=True,
     )
     def draw(
         share: dict[str, Any] | None, colour: str, before: dict[str, Any] | None

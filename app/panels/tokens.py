@@ -1,38 +1,36 @@
-"""The prompt's tokens as a row of buttons: a click selects the position."""
+"""The prompt's tokens as a row of buttons: a click selects the position.
+
+The browser makes the buttons (see assets/panels.js): as components of the page, hundreds of them would
+slow down every change of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dash
 import numpy as np
-from dash import Input, Output, State, html
+from dash import Input, dcc, html
 
 from app import ids
 from app.parts import in_browser
 from workbench import Result
 from workbench.figures import visible
 
-__all__ = ["buttons", "layout", "register", "tokens"]
+__all__ = ["layout", "register", "shown", "tokens"]
 
 
 def layout() -> html.Div:
     """The row, empty until something is measured."""
     named: dict[str, Any] = {"aria-label": "Tokens of the prompt"}
-    return html.Div(id=ids.TOKENS, className="tokens", role="group", **named)
+    row = html.Div(id="layers-tokens", className="tokens", role="group", **named)
+    return html.Div([row, dcc.Store(id=ids.TOKENS)])
 
 
 def register(app: dash.Dash) -> None:
-    """Marks the selected token, in the browser."""
-    in_browser(
-        app,
-        "press",
-        Output(ids.TOKENS, "children", allow_duplicate=True),
-        Input(ids.SELECTION, "data"),
-        State(ids.TOKENS, "children"),
-        prevent_initial_call=True,
-    )
+    """Makes the buttons, presses the selected one and brings it into view."""
+    in_browser(app, "tokens", Input(ids.TOKENS, "data"), Input(ids.SELECTION, "data"))
 
 
 def tokens(results: Iterable[Result], prompt: int | str) -> dict[int, str]:
@@ -45,14 +43,6 @@ def tokens(results: Iterable[Result], prompt: int | str) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def buttons(texts: dict[int, str], selected: int) -> list[html.Button]:
-    """One button for each token; the selected one is pressed."""
-    return [_button(position, text, position == selected) for position, text in texts.items()]
-
-
-def _button(position: int, text: str, pressed: bool) -> html.Button:
-    state: dict[str, Any] = {
-        "aria-pressed": "true" if pressed else "false",
-        "data-position": str(position),
-    }
-    return html.Button(visible(text), className="token", title=f"position {position}", **state)
+def shown(texts: Mapping[int, str]) -> list[tuple[int, str]]:
+    """Position and text of each button."""
+    return [(position, visible(text)) for position, text in texts.items()]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Response, expect
 
 from tests.browser.views import click, layout
 
@@ -93,18 +92,20 @@ def test_a_token_button_moves_all_panels_to_its_position(layers: Page) -> None:
 
 
 def test_arrow_keys_move_the_frame_without_drawing_anew(layers: Page) -> None:
-    with layers.expect_response(layers_answer) as moved:
-        layers.locator("#layers-focus").focus()
-        layers.keyboard.press("ArrowDown")
-    assert len(moved.value.body()) < 3000
+    answers: list[Response] = []
+    layers.on("response", lambda answer: answers.append(answer) if layers_answer(answer) else None)
+    layers.locator("#layers-focus").focus()
+    layers.keyboard.press("ArrowDown")
     framed(layers, 5)
+    heading(layers, "layer 5")
+    assert answers == []
     layers.keyboard.press("Home")
     heading(layers, "layer 5", "position 0", "input The")
     layers.keyboard.press("ArrowUp")
     framed(layers, 6)
 
 
-def layers_answer(response: Any) -> bool:
+def layers_answer(response: Response) -> bool:
     return '"output":"..layers-figure.figure' in (response.request.post_data or "")
 
 
@@ -199,3 +200,13 @@ def test_a_deep_model_and_a_long_prompt_stay_within_bounds(opened: Opened) -> No
         assert page.locator(box).evaluate("box => box.scrollWidth <= box.clientWidth")
     page.get_by_text("Table", exact=True).click()
     expect(page.locator(".layers-table tbody tr")).to_have_count(31)
+
+
+def test_a_figure_that_arrives_late_has_its_frame_at_the_present_layer(layers: Page) -> None:
+    layers.locator("#layers-focus").focus()
+    for key in ("Home", "ArrowDown", "ArrowRight", "ArrowDown", "ArrowDown"):
+        layers.keyboard.press(key)
+    heading(layers, "layer 3", "position 1")
+    layers.wait_for_function("() => !document.querySelector('[data-dash-is-loading]')")
+    framed(layers, 3)
+    expect(pressed(layers)).to_have_attribute("data-position", "1")
