@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from playwright.sync_api import (
     Request,
     Response,
     expect,
-    sync_playwright,
 )
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -30,11 +28,6 @@ from app.server import create_app, listen
 from tests.jobs.gates import Gates
 from workbench.jobs import Desk, ModelSpec
 
-SWITCHES = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LAYOUT_LIMIT, CALLBACK_LIMIT = 100_000, 300_000  # bytes
 
 PICTURES = Path("test-artefacts")
@@ -115,16 +108,6 @@ def gates(tmp_path: Path, desk: Desk) -> Iterator[Gates]:
 @pytest.fixture
 def desk(site: Site) -> Desk:
     return site.desk
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # None stands for the one that Playwright installed.
-        path = next(filter(None, map(shutil.which, NAMES)), None)
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES.split())
-        yield browser
-        browser.close()
 
 
 @dataclass

@@ -89,12 +89,13 @@ def test_the_first_interrupt_lets_the_shard_end(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_at_each_call(monkeypatch, most=1)
+    before = signal.getsignal(signal.SIGINT)
     done = lens(prompts, tmp_path / "out")
     assert done.exit_code == 1
     assert "stopping when this shard is done" in done.stderr
     assert "stopped, with 2 shards left: run the same command again" in done.stdout
     assert [path.name for path in (tmp_path / "out" / "shards").iterdir()] == ["000000000"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     monkeypatch.undo()
     assert lens(prompts, tmp_path / "out").exit_code == 0
 
@@ -103,11 +104,12 @@ def test_the_second_interrupt_stops_at_once(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_at_each_call(monkeypatch, most=2)
+    before = signal.getsignal(signal.SIGINT)
     done = lens(prompts, tmp_path / "out")
     assert done.exit_code == 1
     assert "stopped; the finished shards are kept" in done.stderr
     assert list((tmp_path / "out" / "shards").iterdir()) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def interrupt_at_each_call(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
