@@ -15,6 +15,7 @@ from workbench.instrument import Reading
 __all__ = ["Link", "asked_of", "query"]
 
 LONGEST_IN_LINK = 200  # characters
+DIGITS = 9  # of a number in a link; a longer one is none of this page's
 NUMBERS = ("layer", "position", "job")
 
 
@@ -140,14 +141,14 @@ def _list(text: str | None) -> tuple[str, ...]:
 
 
 def _whole(value: str | None) -> bool:
-    return value is not None and value.isascii() and value.isdecimal()
+    return value is not None and value.isascii() and value.isdecimal() and len(value) <= DIGITS
 
 
 def _no_number(fields: Mapping[str, str]) -> str:
     for name in NUMBERS:
         if name in fields and not _whole(fields[name]):
             return (
-                f"{name}={fields[name]} in this link is no whole number: expected 0 or more, as "
+                f"{name}={fields[name][:20]} in this link is no whole number: expected 0 or more, as "
                 "the page itself writes it"
             )
     return ""

@@ -30,6 +30,7 @@ PREVIEW = "preview"
 INSTRUMENTS = "instruments"
 RUN = "run-set"
 QUEUED = "queued"
+NOTHING = "No prompts chosen yet."
 ROWS, LETTERS = 8, 90
 WITHOUT = r"(.*\.txt|plotly.*|selection.*)"  # this page has no figures
 
@@ -49,7 +50,7 @@ def _main(bench: Bench) -> list[Any]:
         html.H2("1. Prompts", className="step"),
         html.Div([_bundled(), _upload()], className="choices"),
         html.Div(id=ids.ALERT),
-        html.Div("No prompts chosen yet.", id=PREVIEW),
+        html.Div(NOTHING, id=PREVIEW),
         html.H2("2. Model and instruments", className="step"),
         dmc.Box(choice(ids.MODEL, "Model", bench.names, bench.names[0]), w=200),
         _instruments(),
@@ -114,14 +115,14 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
         prevent_initial_call=True,
     )
     def choose(name: str | None, contents: str | None, filename: str | None) -> tuple[Any, ...]:
-        """Reads the set, keeps it, and shows how it begins; a bad file changes nothing."""
+        """Reads the set, keeps it, and shows how it begins; after a bad file none is chosen."""
         called = str(filename if ctx.triggered_id == UPLOAD else name)
         try:
             from_file = ctx.triggered_id == UPLOAD
             prompts = uploaded(called, str(contents)) if from_file else bundled(called)
             kept = {"id": bench.desk.keep(prompts), "name": called}
         except WorkbenchError as error:
-            return no_update, no_update, alert(str(error)), no_update
+            return None, NOTHING, alert(str(error)), True
         return kept, _preview(called, prompts), None, False
 
     @app.callback(

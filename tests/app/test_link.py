@@ -74,3 +74,10 @@ def test_a_bad_number_is_named_and_the_rest_is_read(search: str) -> None:
     link = read(f"?prompt=The+city&{search}")
     assert search in link.wrong
     assert link.asked == Asked("", "The city")
+
+
+@pytest.mark.parametrize("name", ["layer", "position", "job"])
+def test_a_number_too_long_to_be_one_is_named(name: str) -> None:
+    link = read(f"?{name}={'9' * 5000}")
+    assert f"{name}=99999999999999999999 in this link is no whole number" in link.wrong
+    assert len(link.wrong) < 200

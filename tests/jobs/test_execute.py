@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_a_programmers_error_is_not_taken_for_a_refusal(
     from workbench_toys import Broken
 
     with pytest.raises(TypeError, match="too many"):
-        execute(tiny, PROMPTS, [Broken(), LogitLens()], kept)
+        execute(tiny, PROMPTS, [Broken()], kept)
 
 
 def test_the_code_that_measures_is_part_of_the_key(
@@ -154,3 +155,20 @@ def test_the_code_that_measures_is_part_of_the_key(
     assert hashes[1] == code_hash("alone")
     assert code_hash("lenses") != code_hash("workbench")
     monkeypatch.delitem(sys.modules, "alone")
+
+
+@dataclass(frozen=True)
+class Faulty(StateNorm):
+    """Somebody's instrument with a mistake in it."""
+
+    name: ClassVar[str] = "faulty"
+
+    def measure(self, captures: wb.Captures) -> wb.Measured:
+        raise TypeError("a mistake")
+
+
+def test_a_faulty_instrument_does_not_take_the_others_down(kept: ResultFolder) -> None:
+    outcome = execute(model("gpt2", torch.float32), PROMPTS, [LogitLens(), Faulty()], kept)
+    assert list(outcome.results) == ["logit_lens"]
+    assert outcome.refused["faulty"].startswith("Unexpected TypeError in measure (test_execute.py")
+    assert "a mistake" in outcome.traces[0]

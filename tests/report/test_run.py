@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import polars as pl
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 import workbench as wb
 from lenses import LogitLens
 from tests.report.toys import BestNext, MeanState, Picky
+from tests.test_passes import StateNorm
 from tests.tiny import model
 from workbench.report import Headway, report
 from workbench.report.attempts import Attempt
@@ -265,3 +267,23 @@ def test_the_manifest_says_what_was_run(tmp_path: Path, texts: Path) -> None:
     assert manifest["instruments"] == {"logit_lens": json.loads(json.dumps(LENS.settings()))}
     assert manifest["recorded"]["model"]["device"] == "cpu"
     assert manifest["recorded"]["versions"]["torch"] == torch.__version__
+
+
+@dataclass(frozen=True)
+class Faulty(StateNorm):
+    """Somebody's instrument with a mistake in it."""
+
+    name: ClassVar[str] = "faulty"
+
+    def measure(self, captures: wb.Captures) -> wb.Measured:
+        raise TypeError("a mistake")
+
+
+def test_a_faulty_instrument_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = report(hooked(), ["Rome", "x"], [LENS, Faulty()], out)
+    assert summary.failed == 2
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert {error["error"] for error in errors} == {"unexpected TypeError: a mistake"}
+    (rows,) = out.glob("shards/*/logit_lens.parquet")
+    assert set(pl.read_parquet(rows)["prompt"]) == {0, 1}

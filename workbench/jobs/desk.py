@@ -174,6 +174,7 @@ class Desk:
 
     def jobs(self, limit: int = 100) -> list[Job]:
         """The newest jobs of this home, newest first, without their logs."""
+        self._roster.sweep()  # another desk may have been killed
         return self._table.latest(limit)
 
     def wait(self, number: int) -> Job:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.instrument import Instrument
@@ -14,7 +16,7 @@ from workbench.passes import CancelFlag, Progress, measure
 from workbench.prompts import PromptSet
 from workbench.results import Result
 
-__all__ = ["Outcome", "execute", "one_line"]
+__all__ = ["Outcome", "execute", "one_line", "unexpected"]
 
 
 @dataclass
@@ -24,12 +26,14 @@ class Outcome:
     Attributes:
         results: the key of each instrument's stored result.
         reused: the instruments that were not measured again.
-        refused: one line for each instrument that would not measure this.
+        refused: one line for each instrument that would not measure this, or failed at it.
+        traces: tracebacks of those that failed unexpectedly.
     """
 
     results: dict[str, str] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    traces: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def execute(
 ) -> Outcome:
     """Measure `prompts` with every instrument that will, and store the results in `kept`.
 
-    An instrument that refuses this model or these prompts does not stop the others.
+    An instrument that refuses this model or these prompts, or fails, does not stop the others.
 
     Raises:
         Cancelled: `cancel` was set.
@@ -81,7 +85,7 @@ def execute(
         outcome.reused.append(name)
     wanted = [it for it in willing if it.name not in outcome.results]
     work = _Work(model, prompts, batch_size, progress, cancel)
-    for name, result in _measured(work, wanted, outcome.refused).items():
+    for name, result in _measured(work, wanted, outcome).items():
         kept.save(key_of[name], result)
         outcome.results[name] = key_of[name]
     return outcome
@@ -102,7 +106,7 @@ def _willing(instrument: Instrument, model: Model, refused: dict[str, str]) -> b
 
 
 def _measured(
-    work: _Work, instruments: Sequence[Instrument], refused: dict[str, str]
+    work: _Work, instruments: Sequence[Instrument], outcome: Outcome
 ) -> Mapping[str, Result]:
     """Results by name. Where the common pass fails, one pass each finds the instrument at fault."""
     if not instruments:
@@ -113,7 +117,35 @@ def _measured(
         raise
     except WorkbenchError as error:
         if len(instruments) == 1:
-            refused[instruments[0].name] = one_line(error)
+            outcome.refused[instruments[0].name] = one_line(error)
             return {}
-        return {k: v for it in instruments for k, v in _measured(work, [it], refused).items()}
+        return _one_by_one(work, instruments, outcome)
+    except Exception:  # an instrument may be anybody's code
+        if len(instruments) == 1:
+            raise
+        return _one_by_one(work, instruments, outcome)
     return {it.name: result for it, result in zip(instruments, results, strict=True)}
+
+
+def _one_by_one(
+    work: _Work, instruments: Sequence[Instrument], outcome: Outcome
+) -> Mapping[str, Result]:
+    found: dict[str, Result] = {}
+    for instrument in instruments:
+        try:
+            found |= _measured(work, [instrument], outcome)
+        except Cancelled:
+            raise
+        except Exception as error:
+            outcome.refused[instrument.name] = unexpected(error)
+            outcome.traces.append("".join(traceback.format_exception(error)))
+    return found
+
+
+def unexpected(error: Exception) -> str:
+    """One line on an error that nobody expected: its kind and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"Unexpected {type(error).__name__} in {place.name} ({Path(place.filename).name}, line "
+        f"{place.lineno}); the log has the details"
+    )

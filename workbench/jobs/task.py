@@ -7,10 +7,9 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from workbench.errors import Cancelled, ResultError, WorkbenchError
-from workbench.jobs.execute import Outcome, execute, one_line
+from workbench.jobs.execute import Outcome, execute, one_line, unexpected
 from workbench.jobs.folder import ResultFolder
 from workbench.jobs.job import Job
 from workbench.jobs.plain import instrument_of
@@ -62,7 +61,7 @@ class Task:
             table.end(number, "failed", error=one_line(error))
         except Exception as error:
             table.write_log(number, traceback.format_exc())
-            table.end(number, "failed", error=_unexpected(error))
+            table.end(number, "failed", error=unexpected(error))
         else:
             self._end(outcome)
 
@@ -108,6 +107,8 @@ class Task:
     def _end(self, outcome: Outcome) -> None:
         for name in outcome.reused:
             self._log(f"{name}: the stored result serves, nothing was measured")
+        for trace in outcome.traces:
+            self._log(trace)
         for name, why in outcome.refused.items():
             self._log(f"{name}: refused: {why}")
         self.tools.table.end(
@@ -120,14 +121,6 @@ class Task:
 
     def _log(self, line: str) -> None:
         self.tools.table.write_log(self.job.id, line)
-
-
-def _unexpected(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"Unexpected {type(error).__name__} in {place.name} ({Path(place.filename).name}, line "
-        f"{place.lineno}); the log has the details"
-    )
 
 
 def _all_refused(refused: Mapping[str, str]) -> str:

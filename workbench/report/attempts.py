@@ -56,15 +56,21 @@ class Attempt:
             )
         except Cancelled:
             raise
-        except WorkbenchError as error:
+        except Exception as error:  # an instrument may be anybody's code
             if len(prompts) * len(instruments) == 1:
-                self.failures.append(Failure(prompts.names[0], instruments[0].name, str(error)))
+                self.failures.append(Failure(prompts.names[0], instruments[0].name, _line(error)))
             for part, those in _parts(prompts, instruments):
                 self.measure(part, those)
 
     def of(self, instrument: Instrument) -> list[Gathered]:
         """What `instrument` has measured."""
         return [one for one in self.gathered if one.instrument is instrument]
+
+
+def _line(error: Exception) -> str:
+    known = isinstance(error, WorkbenchError)
+    said = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+    return " ".join(said.split())
 
 
 def _parts(
