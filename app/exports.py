@@ -54,7 +54,7 @@ def register(app: dash.Dash, bench: Bench, tabs: Sequence[Tab]) -> None:
         State(ids.SELECTION, "data"),
         State(ids.THEME, "forceColorScheme"),
         State(ids.PANELS, "data"),
-        *(State(control, "value") for control in linked.values()),
+        *(State(control.id, "value") for control in linked.values()),
         running=[(Output(ids.STATUS, "children"), "Writing the file", "")],
         prevent_initial_call=True,
     )

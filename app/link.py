@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -10,13 +11,17 @@ from urllib.parse import parse_qsl, urlencode
 from app.instruments import kinds
 from app.state import Asked, Run, Settings
 from workbench import PromptSet
+from workbench.figures import shorten
 from workbench.instrument import Reading
 
 __all__ = ["Link", "asked_of", "query"]
 
 LONGEST_IN_LINK = 200  # characters
+LONGEST_SAID = 30  # characters of a foreign name that a notice repeats
 DIGITS = 9  # of a number in a link; a longer one is none of this page's
 NUMBERS = ("layer", "position", "job")
+OF_PROMPT = ("target", "foil")
+NAMES = ("model", "prompt", "prompt_id", *OF_PROMPT, "at", "weights", "with", "site", "tab", "off")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Link:
         settings: of the instruments.
         looks: values of the tabs' own controls.
         wrong: what is wrong with the link, in one line.
+        unused: what it says and the page cannot use, a few words each.
+        model: the model's name, also where nothing else is asked.
     """
 
     asked: Asked | None = None
@@ -46,6 +53,8 @@ class Link:
     settings: Settings = field(default_factory=dict)
     looks: Mapping[str, str] = field(default_factory=dict)
     wrong: str = ""
+    unused: tuple[str, ...] = ()
+    model: str = ""
 
     @classmethod
     def read(
@@ -58,7 +67,8 @@ class Link:
             looks: names of the tabs' own controls.
             kept: the prompts with this id, or None.
         """
-        fields = dict(parse_qsl(search.removeprefix("?")))
+        pairs = parse_qsl(search.removeprefix("?"))
+        fields = dict(pairs)
         numbers = {name: int(fields[name]) for name in NUMBERS if _whole(fields.get(name))}
         asked, lost = _asked(fields, kept)
         texts = {"site": fields.get("site"), "prompt": fields.get("at")}
@@ -74,6 +84,8 @@ class Link:
             _settings(fields, looks),
             {name: fields[name] for name in looks if name in fields},
             lost or _no_number(fields),
+            tuple(_unused([name for name, _ in pairs], looks)),
+            fields.get("model", ""),
         )
 
 
@@ -137,7 +149,20 @@ def _settings(fields: Mapping[str, str], looks: Collection[str]) -> Settings:
 
 
 def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()
+    return tuple(name for name in (text or "").split(",") if name)
+
+
+def _unused(names: Sequence[str], looks: Collection[str]) -> Iterator[str]:
+    """What the page cannot use of a link that names these, in a few words each."""
+    known = {*NAMES, *NUMBERS, *looks}
+    for name, count in Counter(names).items():
+        said = shorten(name, LONGEST_SAID)
+        if name not in known and "." not in name:
+            yield f"“{said}”, which is no part of a link"
+        elif count > 1:
+            yield f"all but the last “{said}” of {count}"
+        elif name in OF_PROMPT and "prompt" not in names:
+            yield f"the {name}, which needs a prompt in the link"
 
 
 def _whole(value: str | None) -> bool:

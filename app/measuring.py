@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,14 @@ from app.link import Link
 from app.parts import alert, failure, notice
 from app.state import Asked, Pending, Run, Selection, Settings
 from workbench import SettingError
+from workbench.figures import shorten
 from workbench.jobs import Job
 
 __all__ = ["Page", "add", "follow", "measure", "move", "open_link"]
 
 FIRST_SITE = "resid_post"
+WORDS = {"site": "component", "layer": "layer", "position": "position"}
+LONGEST_SAID = 30  # characters of what a link says that a notice repeats
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ def open_link(bench: Bench, link: Link, start: Asked) -> Page:
     if link.job is not None:
         job = bench.desk.job(link.job)
         asked, _ = bench.asked(job, link.place.get("prompt"))
-        pending = Pending(job.id, asked, bench.settings(job), link.place)
+        pending = Pending(job.id, asked, bench.settings(job), link.place, unused=link.unused)
     else:
-        asked = start if link.asked is None else link.asked
+        asked = link.asked or replace(start, model=link.model)
         asked = asked if asked.model else replace(asked, model=start.model)
         names = dict.fromkeys([*together(link.off), *link.beside])
         job = bench.ask(asked, list(names), link.settings)
-        pending = Pending(job.id, asked, link.settings, link.place, link.weights)
+        pending = Pending(job.id, asked, link.settings, link.place, link.weights, link.unused)
     return follow(bench, pending, job, Page())
 
 
@@ -96,7 +99,7 @@ def follow(bench: Bench, pending: Pending, job: Job, page: Page) -> Page:
     run, name = bench.run(job, pending.settings, pending.place.get("prompt"))
     place = pending.place or _kept(run.asked, page)
     selection = _placed(run, name, place, bench.sites(run))
-    return Page(pending, run, selection, _other_weights(pending, run))
+    return Page(pending, run, selection, _noticed(pending, run, selection))
 
 
 def move(bench: Bench, page: Page, at: str) -> Page:
@@ -163,10 +166,29 @@ def _placed(
     )
 
 
-def _other_weights(pending: Pending, run: Run) -> Any:
-    if pending.weights in ("", run.weights):
-        return None
-    return notice(
-        f"This link was made with other weights of {run.asked.model} ({pending.weights}, here "
-        f"{run.weights}): numbers may differ."
-    )
+def _noticed(pending: Pending, run: Run, selection: Selection) -> Any:
+    """What a link's reader must know: numbers of other weights, parts that mean nothing here."""
+    lines = [*_other_weights(pending, run), *_elsewhere(pending.place, selection)]
+    if pending.unused:
+        lines.append(f"Of this link, the page cannot use {'; '.join(pending.unused)}.")
+    return notice(" ".join(lines)) if lines else None
+
+
+def _other_weights(pending: Pending, run: Run) -> Iterator[str]:
+    if pending.weights not in ("", run.weights):
+        yield (
+            f"This link was made with other weights of {run.asked.model} "
+            f"({shorten(pending.weights, LONGEST_SAID)}, here {run.weights}): numbers may differ."
+        )
+
+
+def _elsewhere(place: Mapping[str, Any], selection: Selection) -> Iterator[str]:
+    """Where the selection is not what was asked for."""
+    for part in ("site", "layer", "position"):
+        there = getattr(selection, part)
+        if place.get(part, there) != there:
+            asked = shorten(str(place[part]), LONGEST_SAID)
+            yield f"There is no {WORDS[part]} {asked} here: {there} is shown."
+    if place.get("prompt", str(selection.prompt)) != str(selection.prompt):
+        asked = shorten(str(place["prompt"]), LONGEST_SAID)
+        yield f"There is no prompt {asked} in this set: {selection.prompt} is shown."

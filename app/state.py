@@ -116,6 +116,7 @@ class Pending:
         settings: with which settings.
         place: what is to be selected then: layer, position, site, prompt, as far as it is known.
         weights: the hash that a link was made with; "" where there is none.
+        unused: what a link says and the page cannot use, a few words each.
         adds: whether its results join those on the page, or replace them.
         instruments, state, phase, done, total, seconds_left, error: as `workbench.jobs.Job` has
             them.
@@ -126,6 +127,7 @@ class Pending:
     settings: Settings
     place: Mapping[str, Any]
     weights: str = ""
+    unused: tuple[str, ...] = ()
     adds: bool = False
     instruments: tuple[str, ...] = ()
     state: str = "queued"

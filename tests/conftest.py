@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 SWITCHES = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--disable-component-update --disable-sync --process-per-site"
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

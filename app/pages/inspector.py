@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dash
@@ -14,16 +15,19 @@ from app import chooser, exports, ids, progress, topbar
 from app.bench import Bench
 from app.changes import STORES, answered, changing, idle, page_of
 from app.frame import layout, new_app
+from app.instruments import kinds
 from app.link import Link
 from app.measuring import Page, add, follow, measure, open_link
-from app.panels import Tab, controls, detail, selection, tabs
+from app.panels import Linked, Tab, controls, detail, selection, tabs
 from app.parts import RETRY, alert, in_browser
 from app.state import Asked
+from workbench.figures import shorten
 
 __all__ = ["mount"]
 
 NOTHING = "Nothing measured yet. Type a prompt above and press Run."
 FIELDS = (ids.MODEL, ids.PROMPT, ids.TARGET, ids.FOIL)
+LONGEST_SAID = 40  # characters of what a link says that a notice repeats
 BUSY: list[Any] = [(Output(ids.RUN_BUTTON, "loading"), True, False)]
 
 
@@ -68,8 +72,8 @@ def _tabs(shown: list[Tab]) -> dmc.Tabs:
     return dmc.Tabs([line, *bodies], id=ids.TAB, value=shown[0].name)
 
 
-def _linked(shown: list[Tab]) -> dict[str, str]:
-    """Controls whose values belong in the address: name there -> component's id."""
+def _linked(shown: list[Tab]) -> dict[str, Linked]:
+    """Controls whose values belong in the address, by their names there."""
     return {name: control for tab in shown for name, control in tab.linked.items()}
 
 
@@ -79,7 +83,8 @@ def _register_opening(app: dash.Dash, bench: Bench, start: Asked, shown: list[Ta
     @app.callback(
         *(Output(name, "data") for name in STORES),
         Output(ids.ALERT, "children"),
-        *(Output(name, "value") for name in (*FIELDS, ids.TAB, *linked.values())),
+        *(Output(name, "value") for name in (*FIELDS, ids.TAB)),
+        *(Output(control.id, "value") for control in linked.values()),
         Output(ids.PANELS, "data"),
         Output(ids.SETTINGS, "data"),
         Input("url", "search"),
@@ -87,16 +92,34 @@ def _register_opening(app: dash.Dash, bench: Bench, start: Asked, shown: list[Ta
     )
     def open_page(search: str | None) -> tuple[Any, ...]:
         """Fills the page with what the address says, and measures it."""
-        link = Link.read(search or "", linked, bench.desk.prompts)
+        link = _usable(Link.read(search or "", linked, bench.desk.prompts), shown)
         page, answer = answered(Page(), lambda: _opened(bench, link, start))
         return (
             *answer,
             *_fields(bench, _asked(page, link, start)),
-            link.tab if link.tab in [tab.name for tab in shown] else no_update,
+            link.tab or no_update,
             *(link.looks.get(name, no_update) for name in linked),
             list(link.off) if search else no_update,
             dict(link.settings if page.job is None else page.job.settings),
         )
+
+
+def _usable(link: Link, shown: list[Tab]) -> Link:
+    """The link without what it names and this page does not have; that is said."""
+    tabs, linked = [tab.name for tab in shown], _linked(shown)
+    strange = [f"the tab {link.tab}"] if link.tab not in (None, *tabs) else []
+    unknown = [name for name in link.off if name.partition(".")[0] not in kinds()]
+    looks = {name: value for name, value in link.looks.items() if name not in link.place}
+    values = [name for name, value in looks.items() if value not in linked[name].values]
+    strange += [f"the panel {name}" for name in unknown]
+    strange += [f"the {name} {link.looks[name]}" for name in values]
+    return replace(
+        link,
+        tab=link.tab if link.tab in tabs else None,
+        off=tuple(name for name in link.off if name not in unknown),
+        looks={name: value for name, value in link.looks.items() if name not in values},
+        unused=(*link.unused, *(shorten(words, LONGEST_SAID) for words in strange)),
+    )
 
 
 def _opened(bench: Bench, link: Link, start: Asked) -> Page:
@@ -177,6 +200,6 @@ def _register_looks(app: dash.Dash, shown: list[Tab]) -> None:
         Input(ids.SELECTION, "data"),
         Input(ids.TAB, "value"),
         Input(ids.PANELS, "data"),
-        *(Input(control, "value") for control in _linked(shown).values()),
+        *(Input(control.id, "value") for control in _linked(shown).values()),
         State(ids.LOOKS, "data"),
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from app.instruments import kinds
 from app.panels import generic, layers, logit_lens
-from app.panels.tab import Tab
+from app.panels.tab import Linked, Tab
 
-__all__ = ["Tab", "tabs"]
+__all__ = ["Linked", "Tab", "tabs"]
 
 OWN: Mapping[str, Tab] = {logit_lens.TAB.name: logit_lens.TAB}
 """Tabs of instruments with a view of their own, by the instrument's name, in their order."""

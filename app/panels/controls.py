@@ -9,9 +9,10 @@ from dash import Input
 from app import ids
 from app.panels import forms, front
 from app.panels.selection import selects
+from app.panels.tab import Linked
 from app.parts import choice
 
-__all__ = ["layout", "register"]
+__all__ = ["LINKED", "layout", "register"]
 
 SITES = [
     {"value": "resid_post", "label": "State after the block"},
@@ -19,6 +20,10 @@ SITES = [
     {"value": "mlp_out", "label": "MLP's output"},
 ]
 VIEWS = [{"value": "figure", "label": "Figure"}, {"value": "table", "label": "Table"}]
+LINKED = {
+    "site": Linked(ids.SITE, [site["value"] for site in SITES]),
+    "view": Linked(ids.VIEW, [view["value"] for view in VIEWS]),
+}
 
 
 def layout() -> dmc.Group:

@@ -13,7 +13,7 @@ from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
-from app.panels import chips, front, tokens
+from app.panels import chips, controls, front, tokens
 from app.panels.groups import Group, groups, visible_panels
 from app.panels.layers_table import columns, records, table
 from app.panels.selection import selects
@@ -174,5 +174,5 @@ TAB = Tab(
     _register,
     _figure,
     _frame,
-    {"site": ids.SITE, "view": ids.VIEW},  # shared by all tabs
+    controls.LINKED,
 )

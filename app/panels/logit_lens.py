@@ -19,7 +19,7 @@ from app.panels import front, generic, lens_table
 from app.panels.groups import not_measured
 from app.panels.said import said
 from app.panels.selection import selects
-from app.panels.tab import Tab
+from app.panels.tab import Linked, Tab
 from app.parts import choice, graph
 from app.state import Run, Selection, Shown
 from lenses.logit_figures import COLOURS, figure, strip
@@ -240,5 +240,5 @@ TAB = Tab(
     register,
     _figure,
     functools.partial(generic.frame, NAME),
-    {"colour": ids.COLOUR},
+    {"colour": Linked(ids.COLOUR, COLOURS)},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,15 @@ from app.state import Shown
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Tab"]
+__all__ = ["Linked", "Tab"]
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A control whose value the address carries: its component's id, and the values it takes."""
+
+    id: str
+    values: Collection[str]
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Tab:
         register: its callbacks.
         figure: the figure that it exports, or None where there is none.
         frame: the table that it exports, or None where there is none.
-        linked: controls whose values the address carries: their ids by their names there.
+        linked: controls whose values the address carries, by their names there.
     """
 
     name: str
@@ -38,4 +46,4 @@ class Tab:
     register: Callable[[dash.Dash, Bench], None]
     figure: Callable[[Bench, Shown], go.Figure | None]
     frame: Callable[[Bench, Shown], pd.DataFrame | None]
-    linked: Mapping[str, str] = field(default_factory=dict)
+    linked: Mapping[str, Linked] = field(default_factory=dict)

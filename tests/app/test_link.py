@@ -81,3 +81,20 @@ def test_a_number_too_long_to_be_one_is_named(name: str) -> None:
     link = read(f"?{name}={'9' * 5000}")
     assert f"{name}=99999999999999999999 in this link is no whole number" in link.wrong
     assert len(link.wrong) < 200
+
+
+def test_what_a_link_says_in_vain_is_named() -> None:
+    link = read("?prompt=The+city&hue=red&layer=2&layer=3&with=a,,&" + "x" * 90 + "=1")
+    assert link.place["layer"] == 3
+    assert link.beside == ("a",)
+    assert link.unused == (
+        "“hue”, which is no part of a link",
+        "all but the last “layer” of 2",
+        f"“{'x' * 29}…”, which is no part of a link",
+    )
+
+
+def test_a_link_may_name_a_model_alone() -> None:
+    link = read("?model=atlas-bag&target=+Paris")
+    assert (link.asked, link.model) == (None, "atlas-bag")
+    assert link.unused == ("the target, which needs a prompt in the link",)

@@ -15,6 +15,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
+    BrowserContext,
     ConsoleMessage,
     Page,
     Request,
@@ -146,20 +147,25 @@ def violations(page: Page) -> list[str]:
     return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found]
 
 
+@pytest.fixture(scope="session")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """The browser profile of all flows: its cache stays, what a page has stored does not."""
+    size = {"width": 1500, "height": 900}
+    context = browser.new_context(viewport=size, permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
 @pytest.fixture
 def opened(
-    browser: Browser, address: str, request: pytest.FixtureRequest
+    profile: BrowserContext, address: str, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[str], Page]]:
     """Opens pages by their query string, ready to be read; checks all of them at the end."""
     watch, pages = Watch(), []
 
     def page_of(query: str = "", at: str = address) -> Page:
-        size = {"width": 1500, "height": 900}
-        context = browser.new_context(
-            viewport=size, permissions=["clipboard-read", "clipboard-write"]
-        )
-        context.set_default_timeout(20_000)
-        page = context.new_page()
+        page = profile.new_page()
         pages.append(page)
         watch.on(page)
         page.goto(at + query)
@@ -172,7 +178,8 @@ def opened(
         page.screenshot(path=PICTURES / f"{name}_{number}.png")
         assert "Share chart" not in page.content()
         assert violations(page) == []
-        page.context.close()
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        page.close()
     assert watch.faults == []
 
 

@@ -98,3 +98,17 @@ def test_the_top_bar_wraps_rather_than_overflows(page: Page) -> None:
             box = page.get_by_role("button", name=name, exact=True).bounding_box()
             assert box is not None
             assert box["x"] + box["width"] <= width
+
+
+def test_parts_of_a_link_that_mean_nothing_here_are_said(opened: Opened) -> None:
+    link = "?model=deep&layer=99&position=-0&site=soul&tab=moon&off=x.y&colour=hue&hue=red"
+    page = opened(link.replace("position=-0", "position=400"))
+    said = page.get_by_role("alert")
+    for words in (
+        "There is no layer 99 here: 30 is shown.",
+        "There is no position 400 here: 11 is shown.",
+        "There is no component soul here: resid_post is shown.",
+        "cannot use “hue”, which is no part of a link; the tab moon; the panel x.y; the colour hue.",
+    ):
+        expect(said).to_contain_text(words)
+    assert "moon" not in page.url

@@ -3,17 +3,19 @@
 from workbench.models.batch import Batch, Places
 from workbench.models.captures import Captures, Read
 from workbench.models.edits import Edit
+from workbench.models.engine import Engine, Factors
 from workbench.models.keys_values import KeyValues
 from workbench.models.loading import load
 from workbench.models.protocol import Model
 from workbench.models.sites import SITES, Site
-from workbench.models.torch_engine import Factors, TorchModel
+from workbench.models.torch_engine import TorchModel
 
 __all__ = [
     "SITES",
     "Batch",
     "Captures",
     "Edit",
+    "Engine",
     "Factors",
     "KeyValues",
     "Model",

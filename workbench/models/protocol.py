@@ -24,7 +24,7 @@ __all__ = ["Model"]
 
 
 class Model(Protocol):
-    """A hooked language model. `TorchModel` is the reference; its docstrings define each call."""
+    """A hooked language model. `Engine`'s docstrings define each call."""
 
     name: str
     tokens: Tokens

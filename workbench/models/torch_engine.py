@@ -4,197 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from workbench.errors import ModelError, PromptError, SettingError
-from workbench.models.anatomy import Anatomy
-from workbench.models.batch import Batch, Padding
+from workbench.errors import SettingError
+from workbench.models.batch import Batch
 from workbench.models.captures import Captures, Read
 from workbench.models.edits import Edit
-from workbench.models.fingerprint import Fingerprint
+from workbench.models.engine import Engine, Factors, Part
 from workbench.models.forward import Start, keys_values, readout, run, silenced
 from workbench.models.gradients import Scalar, gradients
 from workbench.models.hooks import Point, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
-from workbench.models.locks import lock_of
 from workbench.models.positions import Positions
-from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.sites import Site, SiteRequest
 from workbench.models.taps import edit_taps, gathering, recording, shifted
-from workbench.models.tokens import EncodedPrompt, Tokens
-from workbench.prompts import Prompt, Prompts, PromptSet
+from workbench.prompts import Prompts
 
-__all__ = ["Factors", "TorchModel", "listed"]
-
-Part = Literal["block", "attention", "mlp"]
+__all__ = ["TorchModel"]
 
 
-@dataclass(frozen=True)
-class Factors:
-    """The gradient of one linear map z = x W, unformed: dL/dW = sum over places of x^T delta.
-
-    Attributes:
-        x: [N, d_in] inputs.
-        delta: [N, d_out] gradients of the loss at the outputs.
-    """
-
-    x: Tensor
-    delta: Tensor
-
-
-class TorchModel:
-    """A causal language model with canonical sites, read and edited by plain torch hooks.
-
-    Every call takes the model's lock, leaves no hook, no changed forward and no `.grad` behind
-    (also after an exception), runs without a KV cache unless given one, and passes explicit mask
-    and position ids. Batches may be given as a `Batch` or as prompts.
-
-    Attributes:
-        hf: the Hugging Face model, unmodified.
-        tokens: its tokenizer under the workbench's special-token policy.
-        name, revision: what it was loaded as.
-        anatomy: where its sites are.
-        refused: sites that failed their load-time check, with the reason.
-        lock: held by every pass; one for each Hugging Face model, however often it is loaded.
-        token_limit: the most tokens a batch may hold, where memory has set one.
-    """
+class TorchModel(Engine):
+    """A hooked model on plain torch hooks: the reference that the other engines are held to."""
 
     engine = "torch"
 
-    def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None) -> None:
-        self.hf = hf
-        self.anatomy = Anatomy(hf)
-        self.tokens = Tokens(tokenizer, n_rows=hf.get_input_embeddings().num_embeddings)
-        self.name = name
-        self.revision = revision
-        self.refused: dict[str, str] = {}
-        self.lock = lock_of(hf)
-        self.token_limit: int | None = None
-        self._fingerprint = Fingerprint(hf)
-
-    def __repr__(self) -> str:
-        return (
-            f"<{self.name}: {self.anatomy.config.model_type}, {self.n_layers} blocks, width "
-            f"{self.d_model}, {self.vocab_size} tokens, {self.dtype}, {self.device}>"
-        )
-
-    @property
-    def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return self.tokens.tokenizer
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of blocks."""
-        return self.anatomy.n_layers
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return int(self.anatomy.config.hidden_size)
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding (some models pad the tokenizer's vocabulary)."""
-        return self.tokens.n_rows
-
-    @property
-    def context(self) -> int | None:
-        """The most tokens a prompt may have; None where the config sets no limit."""
-        limit = getattr(self.anatomy.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        dtype: torch.dtype = next(self.hf.parameters()).dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model takes its input."""
-        device: torch.device = self.hf.get_input_embeddings().weight.device
-        return device
-
-    def provenance(self) -> dict[str, Any]:
-        """What a result must say of the model: its name, revision, weights, tokenizer, dtype."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "family": self.anatomy.config.model_type,
-            "engine": self.engine,
-            "n_layers": self.n_layers,
-            "weights": self._fingerprint(),
-            "tokenizer": self.tokens.fingerprint,
-            "special_tokens": self.tokens.policy,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            "attention": getattr(self.anatomy.config, "_attn_implementation", None),
-            "refused": self.refused,
-        }
-
-    # --- prompts ---------------------------------------------------------------------------
-
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode one prompt, refusing what does not fit (see `Tokens.encode`)."""
-        return self.tokens.encode(prompt, self.context)
-
-    def batch(
-        self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
-    ) -> Batch:
-        """One padded batch of prompts on the model's device."""
-        encoded = [p if isinstance(p, EncodedPrompt) else self.encode(p) for p in listed(prompts)]
-        return Batch.collate(
-            encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
-        )
-
-    def _batch(self, batch: Batch | Prompts) -> Batch:
-        return batch if isinstance(batch, Batch) else self.batch(batch)
-
-    # --- reading and editing ---------------------------------------------------------------
-
-    def capture(
-        self,
-        batch: Batch | Prompts,
-        sites: str | Sequence[SiteRequest],
-        positions: Positions = "all",
-    ) -> Captures:
-        """Read `sites` at `positions` in one forward pass."""
-        return self.read(self._batch(batch), [Read(sites, positions)])[0]
-
-    def intervene(
-        self,
-        batch: Batch | Prompts,
-        edits: Sequence[Edit],
-        sites: str | Sequence[SiteRequest] = ("logits",),
-        positions: Positions = "all",
-        start: Start | None = None,
-    ) -> Captures:
-        """Read `sites` in a forward pass with `edits`, from `start` (layer, states) where given."""
-        return self.read(self._batch(batch), [Read(sites, positions)], edits=edits, start=start)[0]
-
-    def tail(
-        self,
-        batch: Batch | Prompts,
-        layer: int,
-        resid: Tensor,
-        sites: str | Sequence[SiteRequest] = ("logits",),
-        positions: Positions = "all",
-        prefix: KeyValues | None = None,
-    ) -> Captures:
-        """Restart the model's own forward from the state after block `layer` (0: the embedding).
-
-        Args:
-            resid: [rows, width, d] states, padded as the batch is; with a `prefix` of s columns,
-                [rows, width - s, d] for the columns from s on.
-            prefix: keys and values of the columns before.
-        """
-        read = Read(sites, positions)
-        return self.read(self._batch(batch), [read], start=(layer, resid), prefix=prefix)[0]
-
+    @override
     def read(
         self,
         batch: Batch,
@@ -204,12 +41,6 @@ class TorchModel:
         start: Start | None = None,
         prefix: KeyValues | None = None,
     ) -> list[Captures]:
-        """Serve several reads from one forward pass; blocks that no read needs are not run.
-
-        Raises:
-            SettingError: an unknown site or layer, or one below `start`.
-            UnsupportedError: a site that this model does not have or that failed its check.
-        """
         start = self._checked_start(batch, start, prefix)
         wanted = [self._sites(read.sites, start) for read in reads]
         places = [shifted(batch.places(read.positions), prefix) for read in reads]
@@ -238,42 +69,6 @@ class TorchModel:
             for sites, where, out in zip(wanted, places, values, strict=True)
         ]
 
-    def _checked_start(
-        self, batch: Batch, start: Start | None, prefix: KeyValues | None
-    ) -> Start | None:
-        """Refuse a restart from no layer, or from states of another shape; the dtype is cast."""
-        if start is None:
-            return None
-        layer, states = start
-        if not 0 <= layer <= self.n_layers:
-            raise SettingError(f"no layer {layer} to restart from: expected 0..{self.n_layers}")
-        rows, width = batch.ids.shape
-        expected = (rows, width - (0 if prefix is None else prefix.width), self.d_model)
-        if tuple(states.shape) != expected:
-            raise SettingError(
-                f"states of shape {tuple(states.shape)} to restart from: expected {expected}, "
-                "padded as the batch is"
-            )
-        return layer, states.to(device=self.device, dtype=self.dtype)
-
-    def _sites(
-        self, requests: str | Sequence[SiteRequest], start: Start | None = None
-    ) -> tuple[Site, ...]:
-        sites = expand_sites(requests, self.n_layers)
-        if not sites:
-            raise SettingError("no sites: expected at least one")
-        for site in sites:
-            self._require(site, start)
-        return sites
-
-    def _require(self, site: Site, start: Start | None) -> None:
-        """Refuse a site that failed its check, or that a restart passes over."""
-        if site.name in self.refused:
-            raise ModelError(f"{self.name}: {site.name} is refused: {self.refused[site.name]}")
-        lowest = 0 if start is None else start[0] + (site.name != "resid_post")
-        if site.layer < lowest and site.name not in ("final_norm", "logits"):
-            raise SettingError(f"{site} lies below the restart at layer {lowest}: it is not run")
-
     def _edit_taps(
         self, batch: Batch, edits: Sequence[Edit], start: Start | None, prefix: KeyValues | None
     ) -> list[tuple[Point, Tap]]:
@@ -287,6 +82,7 @@ class TorchModel:
 
     # --- gradients -------------------------------------------------------------------------
 
+    @override
     def grad(
         self,
         batch: Batch | Prompts,
@@ -295,18 +91,6 @@ class TorchModel:
         positions: Positions = "all",
         at: Positions = "last",
     ) -> Captures:
-        """Gradients of a scalar of the logits at `sites`; the weights are frozen.
-
-        The batch runs with its padding on the right, where it cannot touch a gradient: the softmax
-        of a token that sees padding alone has none.
-
-        Args:
-            scalar: (logits [N, vocabulary] at `at`, their places) -> a scalar tensor. Sum over the
-                batch, never average, so that each prompt keeps its own gradient.
-
-        Returns:
-            Captures whose values are d scalar / d site, [N, d].
-        """
         batch = self._batch(batch).padded_right()
         wanted = self._sites(sites)
         if _logits_of(wanted):
@@ -318,6 +102,7 @@ class TorchModel:
         values = {s: where.gather(g) for s, g in zip(wanted, grads, strict=True)}
         return Captures(values, where, batch, self.readout)
 
+    @override
     def factors(
         self,
         batch: Batch | Prompts,
@@ -326,12 +111,6 @@ class TorchModel:
         positions: Positions = "all",
         at: Positions = "last",
     ) -> dict[tuple[str, int], Factors]:
-        """Inputs and output gradients of MLP maps; no weight gradient is ever formed.
-
-        Args:
-            loss: as `scalar` of `grad`.
-            maps: (name, layer) pairs: ff1, ff2; or up, gate, down where the MLP is gated.
-        """
         batch = self._batch(batch).padded_right()
         modules = [self.anatomy.part(layer, self.anatomy.map_path(name)) for name, layer in maps]
         inputs: dict[int, Tensor] = {}
@@ -347,6 +126,7 @@ class TorchModel:
 
     # --- single blocks, keys and values, the last step --------------------------------------
 
+    @override
     def block(
         self,
         batch: Batch | Prompts,
@@ -355,18 +135,6 @@ class TorchModel:
         part: Part = "block",
         prefix: KeyValues | None = None,
     ) -> Tensor:
-        """Run one block, or what one of its branches adds, on given states.
-
-        Args:
-            layer: 1..L.
-            states: [rows, width, d]: the block's input; for `part="mlp"` of a sequential block the
-                state between the branches (resid_mid).
-            part: "block" gives the state after it; "attention" and "mlp" what they add.
-            prefix: keys and values of the columns before those of `states`.
-
-        Returns:
-            [rows, width, d]
-        """
         batch = self._batch(batch)
         block, family = self.anatomy.block(layer), self.anatomy.family
         found: dict[int, Tensor] = {}
@@ -384,32 +152,16 @@ class TorchModel:
             run(self.hf, self.anatomy, batch, start=start, last=layer, prefix=prefix)
         return found[0]
 
+    @override
     def keys_values(self, batch: Batch | Prompts) -> KeyValues:
-        """Keys and values of every block and column, to run later columns alone with."""
         with self.lock, torch.no_grad():
             return keys_values(self.hf, self._batch(batch))
 
+    @override
     def readout(self, resid: Tensor) -> Tensor:
-        """[N, d] states after the last block -> [N, vocabulary] logits, by the model's last step.
-
-        Final norm, soft-cap, logit scale and head bias are the model's own. The gradient flows to
-        `resid` where it requires one; the weights are frozen.
-        """
         guard = frozen(self.hf) if resid.requires_grad else torch.no_grad()
         with self.lock, guard:
             return readout(self.hf, self.anatomy, resid)
-
-
-def listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
-    """Prompts, checked as a set, or encoded ones as they are."""
-    if isinstance(prompts, str | Prompt | PromptSet):
-        return PromptSet.of(prompts)
-    items = list(prompts)
-    encoded = [item for item in items if isinstance(item, EncodedPrompt)]
-    plain = [item for item in items if not isinstance(item, EncodedPrompt)]
-    if encoded and plain:
-        raise PromptError("prompts and encoded prompts in one batch: expected one kind")
-    return encoded or PromptSet.of(plain)
 
 
 def _logits_of(sites: Sequence[Site]) -> Site | None:

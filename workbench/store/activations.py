@@ -16,11 +16,12 @@ from workbench.errors import PromptError, ResultError, UnsupportedError
 from workbench.instrument import Driving, Instrument, Reading, SetLevel
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
+from workbench.models.engine import listed
 from workbench.models.loading import chosen_device
 from workbench.models.positions import Positions, resolve_positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
 from workbench.models.tokens import EncodedPrompt, Tokens
-from workbench.models.torch_engine import TorchModel, listed
+from workbench.models.torch_engine import TorchModel
 from workbench.prompts import Prompt, Prompts, PromptSet
 from workbench.store.description import Description
 from workbench.store.last_step import last_step, stored_tokenizer
