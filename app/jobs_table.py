@@ -10,6 +10,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from workbench.figures import shorten
 from workbench.jobs import Job
 
 __all__ = ["CANCEL", "CHOOSE", "PROGRESS", "RETRY", "TOOK", "progress", "table", "took"]
@@ -30,6 +31,7 @@ COLUMNS = (
 )
 NONE = "No jobs yet. Press Run on the Inspector, or run a prompt set as a job."
 DAY = 24 * 3600.0
+REASON = 120  # letters of a failed job's reason
 
 
 def table(jobs: Sequence[Job], chosen: int | None) -> Any:
@@ -55,7 +57,7 @@ def _row(job: Job, chosen: bool) -> html.Tr:
     cells = [
         f"{job.id}",
         html.Span(job.state, className=f"state {job.state}"),
-        title,
+        [title, *_reason(job)],
         job.model,
         ", ".join(instrument["name"] for instrument in job.instruments),
         f"{job.n_prompts:,}",
@@ -65,6 +67,12 @@ def _row(job: Job, chosen: bool) -> html.Tr:
         _action(job),
     ]
     return html.Tr([html.Td(cell) for cell in cells])
+
+
+def _reason(job: Job) -> list[html.Div]:
+    """Why a job came to nothing."""
+    text = shorten(" ".join(str(job.error or "").split()), REASON)
+    return [html.Div(text, className="reason")] if text else []
 
 
 def progress(job: Job) -> str:

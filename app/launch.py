@@ -78,10 +78,10 @@ def _folders(root: Path | None) -> list[Path]:
     if not root.is_dir():
         raise ModelError(f"--model-root {root} is no folder")
     found = sorted(path.parent for path in root.glob("*/config.json"))
-    for folder in found:
-        if not folder.resolve().is_relative_to(root.resolve()):
+    for path in [path for folder in found for path in (folder, *sorted(folder.iterdir()))]:
+        if not path.resolve().is_relative_to(root.resolve()):
             raise ModelError(
-                f"{folder} leads out of --model-root to {folder.resolve()}: name it with --model"
+                f"{path} leads out of --model-root to {path.resolve()}: name its folder with --model"
             )
     return found
 

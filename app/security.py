@@ -18,6 +18,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 COOKIE = "workbench_token"
 TOKEN = "WORKBENCH_TOKEN"
+CALLBACK = "/_dash-update-component"
 LARGEST = 32 * 2**20  # bytes of a request: an upload of 20 MB, as text, with room to spare
 
 # Scripts and styles of the page stand in it, hence 'unsafe-inline'; nothing else may be loaded,
@@ -35,6 +36,7 @@ def guard(server: Flask) -> None:
     server.config["MAX_CONTENT_LENGTH"] = LARGEST
     server.config[TOKEN] = None
     server.before_request(_admit)
+    server.before_request(_require_callback)
     server.after_request(_confine)
 
 
@@ -61,6 +63,16 @@ def _admit() -> Response | None:
     if _same(request.args.get("token"), token):
         return _welcome(token)
     return abort(403, "open the address with its ?token=... that the server printed")
+
+
+def _require_callback() -> None:
+    """Refuses what is no callback before Dash trips over it."""
+    if request.method != "POST" or not request.path.endswith(CALLBACK):
+        return
+    body = request.get_json(silent=True)
+    fields = body if isinstance(body, dict) else {}
+    if not isinstance(fields.get("output"), str) or not isinstance(fields.get("inputs"), list):
+        abort(400, "this is no callback of the page: expected JSON with output and inputs")
 
 
 def _welcome(token: str) -> Response:

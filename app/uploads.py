@@ -11,7 +11,7 @@ from workbench import PromptError, PromptSet
 from workbench.atlas import prompts_path
 from workbench.prompts import SUFFIXES
 
-__all__ = ["LARGEST", "bundled", "uploaded"]
+__all__ = ["LARGEST", "bundled", "require_size", "uploaded"]
 
 LARGEST = 20 * 2**20  # bytes
 
@@ -48,9 +48,18 @@ def _content(name: str, contents: str) -> bytes:
         content = base64.b64decode(contents.partition(",")[2], validate=True)
     except binascii.Error:
         raise PromptError(f"{name} did not arrive whole: upload it again") from None
-    if len(content) > LARGEST:
+    require_size(name, len(content))
+    return content
+
+
+def require_size(name: str, size: int) -> None:
+    """Refuse a file of more bytes than the page takes.
+
+    Raises:
+        PromptError: it has more.
+    """
+    if size > LARGEST:
         raise PromptError(
-            f"{name} has {len(content):,} bytes: expected at most {LARGEST:,}; use "
+            f"{name} has {size:,} bytes: expected at most {LARGEST:,}; use "
             "`workbench run --prompts` for larger files"
         )
-    return content

@@ -98,6 +98,15 @@
   document.addEventListener("click", close);
   document.addEventListener("keydown", close);
 
+  // The field for files drops one that is too large without a word: the server is told of it.
+  const tooLarge = (event) => {
+    const limit = event.target.closest?.("[data-largest]")?.dataset.largest;
+    const file = (event.target.files ?? event.dataTransfer?.files)?.[0];
+    if (limit && file && file.size > Number(limit))
+      dash_clientside.set_props("too-large", { data: { name: file.name, size: file.size, at: Date.now() } });
+  };
+  ["change", "drop"].forEach((kind) => document.addEventListener(kind, tooLarge, { capture: true }));
+
   // Jobs that are drawn anew keep the keyboard's place among them.
   let held = null;
   document.addEventListener("focusin", ({ target }) => {

@@ -15,7 +15,7 @@ from app.frame import layout, new_app
 from app.instruments import ALWAYS, kinds
 from app.panels import forms
 from app.parts import alert, choice
-from app.uploads import LARGEST, bundled, uploaded
+from app.uploads import LARGEST, bundled, require_size, uploaded
 from workbench import PromptSet, WorkbenchError
 from workbench.atlas import PROMPTS
 from workbench.figures import shorten
@@ -26,6 +26,7 @@ __all__ = ["mount"]
 SET = "set"  # data: {"id": under which it is kept, "name": ...}
 BUNDLED = "bundled"
 UPLOAD = "upload"
+TOO_LARGE = "too-large"  # data: {"name", "size"} of a file that the browser does not send
 PREVIEW = "preview"
 INSTRUMENTS = "instruments"
 RUN = "run-set"
@@ -60,6 +61,7 @@ def _main(bench: Bench) -> list[Any]:
         html.Div(id=QUEUED, role="status"),
         forms.layout(),
         dcc.Store(id=SET),
+        dcc.Store(id=TOO_LARGE),
         dcc.Store(id=ids.SETTINGS),
     ]
 
@@ -85,7 +87,8 @@ def _upload() -> html.Label:
         disable_click=True,
         className="upload",
     )
-    return html.Label([f"or upload {endings}; {LARGEST // 2**20} MB at most", field])
+    limit: dict[str, Any] = {"data-largest": LARGEST}
+    return html.Label([f"or upload {endings}; {LARGEST // 2**20} MB at most", field], **limit)
 
 
 def _instruments() -> dmc.CheckboxGroup:
@@ -112,12 +115,17 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
         Input(BUNDLED, "value"),
         Input(UPLOAD, "contents"),
         State(UPLOAD, "filename"),
+        Input(TOO_LARGE, "data"),
         prevent_initial_call=True,
     )
-    def choose(name: str | None, contents: str | None, filename: str | None) -> tuple[Any, ...]:
+    def choose(
+        name: str | None, contents: str | None, filename: str | None, unsent: Any
+    ) -> tuple[Any, ...]:
         """Reads the set, keeps it, and shows how it begins; after a bad file none is chosen."""
         called = str(filename if ctx.triggered_id == UPLOAD else name)
         try:
+            if ctx.triggered_id == TOO_LARGE:
+                require_size(unsent["name"], unsent["size"])
             from_file = ctx.triggered_id == UPLOAD
             prompts = uploaded(called, str(contents)) if from_file else bundled(called)
             kept = {"id": bench.desk.keep(prompts), "name": called}

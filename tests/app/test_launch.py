@@ -38,6 +38,14 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path / "secret")
+    (tmp_path / "root" / "inside").mkdir(parents=True)
+    (tmp_path / "root" / "inside" / "config.json").symlink_to(tmp_path / "secret" / "config.json")
+    with pytest.raises(ModelError, match=r"config\.json leads out of --model-root"):
+        offered([], tmp_path / "root")
+
+
 def test_a_link_within_the_root_is_fine(tmp_path: Path) -> None:
     folder(tmp_path / "root" / "v1")
     (tmp_path / "root" / "latest").symlink_to(tmp_path / "root" / "v1")

@@ -116,6 +116,15 @@ def test_a_request_larger_than_an_upload_is_refused(client: FlaskClient) -> None
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"output": 1, "inputs": []}', '{"output": "x"}'])
+def test_a_request_that_is_no_callback_is_refused(client: FlaskClient, body: str) -> None:
+    for path in PAGES:
+        url = f"{path}_dash-update-component"
+        answer = client.post(url, data=body, content_type="application/json", **OURS)
+        assert answer.status_code == 400
+        assert "no callback of the page" in answer.text
+
+
 def test_never_debug(server: Flask) -> None:
     assert server.debug is False
     for path in PAGES:

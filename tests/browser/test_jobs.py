@@ -89,6 +89,7 @@ def test_the_jobs_page_lists_cancels_and_tries_again(
 def test_a_failed_job_shows_its_line_and_its_log(opened: Opened, desk: Desk) -> None:
     desk.submit(Request("broken", "The city of", [LogitLens()], title="Hopeless"))
     page = opened("jobs/")
+    expect(page.locator("tbody tr").first).to_contain_text("config.json")
     page.get_by_role("button", name="Hopeless").click()
     expect(page.locator("#job-detail h2")).to_contain_text("failed")
     expect(page.locator("#job-detail")).to_contain_text("config.json")

@@ -196,7 +196,7 @@ class _Names:
 
 def _all_of(rejected: Sequence[Rejected]) -> str:
     first, others = rejected[0], len(rejected) - 1
-    more = f" (and {others} more bad lines)" if others else ""
+    more = f" (and {others} more bad line{'s' * (others > 1)})" if others else ""
     return f"line {first.line}: {first.reason}{more}; mend it, or leave bad lines out (--skip-bad)"
 
 
