@@ -39,16 +39,13 @@ def test_opens_measured_with_the_last_cell_selected(page: Page) -> None:
     assert page.locator("html").get_attribute("lang") == "en"
 
 
-def test_a_click_on_a_cell_moves_box_and_detail_together(page: Page) -> None:
+def test_cells_strip_and_curves_select(page: Page) -> None:
     click(page, "lens-grid", 5, 3)
     heading(page, "layer 3", "position 5", "input ·Tower")
     page.wait_for_function("() => !document.querySelector('[data-dash-is-loading]')")
     assert boxed(page) == ["3", "5"]
     shown = layout(page, "detail-curves")["shapes"][0]
     assert (shown["x0"], shown["x1"]) == (3, 3)
-
-
-def test_strip_and_curves_select_too(page: Page) -> None:
     click(page, "lens-strip", 2, 4)
     heading(page, "layer 4", "position 2")
     points = page.locator("#detail-curves .scatterlayer .point")
@@ -100,12 +97,6 @@ def test_a_component_without_entropy_offers_none(page: Page) -> None:
     heading(page, "layer 1")
 
 
-def test_a_link_beyond_the_ends_goes_to_the_nearest_cell(opened: Callable[..., Page]) -> None:
-    page = opened("?tab=logit_lens&prompt=The+city+of&site=mlp_out&layer=0&position=99&colour=hue")
-    heading(page, "layer 1", "position 2")
-    expect(page.locator("#lens-grid .cbtitle")).to_have_text("p(top-1), probability")
-
-
 def test_dark_theme_stays_legible_and_is_remembered(opened: Callable[..., Page]) -> None:
     page = opened("?tab=logit_lens")
     heading(page, "layer 6")
@@ -116,17 +107,26 @@ def test_dark_theme_stays_legible_and_is_remembered(opened: Callable[..., Page])
     page.reload()
     heading(page, "layer 6")
     page.wait_for_function(PAPER, arg="rgb(26, 29, 35)")
+    page.get_by_role("tab", name="Layers").click()
+    page.wait_for_function(PAPER.replace("lens-grid", "layers-figure"), arg="rgb(26, 29, 35)")
+    assert layout(page, "layers-figure")["shapes"][0]["line"]["color"] == "#ff8787"
 
 
 PAPER = """colour => getComputedStyle(
     document.querySelector('#lens-grid .main-svg')).backgroundColor === colour"""
 
 
-def test_another_prompt(page: Page) -> None:
+def test_another_prompt_of_one_line_or_several(page: Page) -> None:
     run(page, "The Colosseum is located in the city of", " Rome")
     expect(page.locator("#detail-facts")).to_contain_text("target ·Rome")
     heading(page, "layer 6", "input ·of")
     expect(page.locator("#run-button")).to_be_enabled()
+    run(page, "a b\nc d\ne f", "")
+    heading(page, "layer 6", "input ·f")
+    page.wait_for_function(
+        "() => { const field = document.getElementById('prompt');"
+        " return field.clientHeight > 50 && field.scrollHeight <= field.clientHeight; }"
+    )
 
 
 def test_enter_runs_and_without_a_target_there_is_no_target_colour(page: Page) -> None:
@@ -257,19 +257,17 @@ def test_export(page: Page) -> None:
         assert download.value.suggested_filename == name
 
 
-def test_a_laptops_window_shows_every_column(page: Page) -> None:
+def test_a_narrow_window_shows_every_column_and_the_whole_top_bar(page: Page) -> None:
     for width in (1280, 1400):
         page.set_viewport_size({"width": width, "height": 860})
         page.wait_for_function(
             "() => { const box = document.getElementById('lens-focus');"
             " return box.clientWidth < 1070 && box.scrollWidth <= box.clientWidth; }"
         )
-
-
-def test_a_prompt_of_several_lines_is_shown_whole(page: Page) -> None:
-    run(page, "a b\nc d\ne f", "")
-    heading(page, "layer 6")
-    page.wait_for_function(
-        "() => { const field = document.getElementById('prompt');"
-        " return field.clientHeight > 50 && field.scrollHeight <= field.clientHeight; }"
-    )
+    for width in (1280, 1000, 700):
+        page.set_viewport_size({"width": width, "height": 860})
+        page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
+        for name in ("Run", "Copy link"):
+            box = page.get_by_role("button", name=name, exact=True).bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= width

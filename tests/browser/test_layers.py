@@ -161,15 +161,6 @@ def test_the_table_says_the_same_and_selects(layers: Page) -> None:
     expect(layers.locator(".layers-table")).to_contain_text("position 10")
 
 
-def test_dark(layers: Page) -> None:
-    layers.locator("#dark").dispatch_event("click")
-    layers.wait_for_function(
-        "() => getComputedStyle(document.querySelector('#layers-figure .main-svg'))"
-        ".backgroundColor === 'rgb(26, 29, 35)'"
-    )
-    assert layout(layers, "layers-figure")["shapes"][0]["line"]["color"] == "#ff8787"
-
-
 def test_its_panels_are_exported(layers: Page) -> None:
     layers.get_by_text("Export", exact=True).click()
     with layers.expect_download() as download:

@@ -70,34 +70,23 @@ def test_a_link_made_with_other_weights_says_so(opened: Opened) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("query", "says"),
-    [
-        ("model=../../x", "no model '../../x' here: expected one of atlas, deep, broken"),
-        ("layer=last", "layer=last in this link is no whole number"),
-        ("with=phrenology", "unknown instrument 'phrenology'"),
-        ("logit_lens.top_k=0", "top_k is 0"),
-        ("job=4711", "no job 4711 here"),
-    ],
-)
-def test_a_bad_link_fills_the_fields_and_says_what_is_wrong(
-    opened: Opened, query: str, says: str
-) -> None:
-    page = opened(f"?prompt=The+city+of&target=+Paris&{query}")
-    expect(page.get_by_role("alert")).to_contain_text(says)
-    expect(page.get_by_text("Nothing measured yet")).to_be_visible()
-    assert prompt(page) == "The city of"
-    assert page.get_by_label("Target token").input_value() == " Paris"
+BAD = {
+    "model=../../x": "no model '../../x' here: expected one of atlas, deep, broken",
+    "layer=last": "layer=last in this link is no whole number",
+    "with=phrenology": "unknown instrument 'phrenology'",
+    "logit_lens.top_k=0": "top_k is 0",
+    "job=4711": "no job 4711 here",
+}
 
 
-def test_the_top_bar_wraps_rather_than_overflows(page: Page) -> None:
-    for width in (1280, 1000, 700):
-        page.set_viewport_size({"width": width, "height": 860})
-        page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
-        for name in ("Run", "Copy link"):
-            box = page.get_by_role("button", name=name, exact=True).bounding_box()
-            assert box is not None
-            assert box["x"] + box["width"] <= width
+def test_a_bad_link_fills_the_fields_and_says_what_is_wrong(opened: Opened, address: str) -> None:
+    page = opened("jobs/")
+    for query, says in BAD.items():
+        page.goto(f"{address}?prompt=The+city+of&target=+Paris&{query}")
+        expect(page.get_by_role("alert")).to_contain_text(says)
+        expect(page.get_by_text("Nothing measured yet")).to_be_visible()
+        assert prompt(page) == "The city of"
+        assert page.get_by_label("Target token").input_value() == " Paris"
 
 
 def test_parts_of_a_link_that_mean_nothing_here_are_said(opened: Opened) -> None:

@@ -68,22 +68,14 @@ def test_a_prompt_of_its_own_leaves_the_set(opened: Opened) -> None:
 def test_a_file_that_cannot_be_used_gets_the_librarys_line(opened: Opened) -> None:
     page = opened("sets/")
     said = page.get_by_role("alert")
+    upload(page, "two.txt", b"The city of\n")
+    expect(page.locator("#preview")).to_contain_text("two.txt: 1 prompt:")
     for name, content, says in (
         ("bad.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "bad.jsonl, line 2: no text"),
         ("page.html", b"<b>", "unknown kind of prompt file page.html"),
         ("empty.txt", b"\n", "empty.txt holds no prompts"),
+        ("huge.txt", b"x" * (20 * 2**20 + 1), "huge.txt has 20,971,521 bytes: expected at most"),
     ):
         upload(page, name, content)
         expect(said).to_contain_text(says)
         expect(page.get_by_role("button", name="Run as a job")).to_be_disabled()
-
-
-def test_a_file_that_is_too_large_is_said(opened: Opened) -> None:
-    page = opened("sets/")
-    upload(page, "two.txt", b"The city of\n")
-    expect(page.locator("#preview")).to_contain_text("two.txt: 1 prompt:")
-    upload(page, "huge.txt", b"x" * (20 * 2**20 + 1))
-    expect(page.get_by_role("alert")).to_contain_text(
-        "huge.txt has 20,971,521 bytes: expected at most 20,971,520"
-    )
-    expect(page.get_by_role("button", name="Run as a job")).to_be_disabled()
