@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 Opened = Callable[..., Page]
 
 
-def upload(page: Page, name: str, content: bytes) -> None:
-    file = {"name": name, "mimeType": "text/plain", "buffer": content}
-    page.locator("#upload input").set_input_files(files=[file])  # type: ignore[list-item]
+def upload(page: Page, path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    page.locator("#upload input").set_input_files(path)
 
 
 def test_a_bundled_set_is_measured_and_opens_in_the_inspector(opened: Opened) -> None:
@@ -46,9 +47,9 @@ def test_a_bundled_set_is_measured_and_opens_in_the_inspector(opened: Opened) ->
     )
 
 
-def test_a_prompt_of_its_own_leaves_the_set(opened: Opened) -> None:
+def test_a_prompt_of_its_own_leaves_the_set(opened: Opened, tmp_path: Path) -> None:
     page = opened("sets/")
-    upload(page, "two.txt", b"The city of\n<img src=x onerror=alert(1)>\n")
+    upload(page, tmp_path / "two.txt", b"The city of\n<img src=x onerror=alert(1)>\n")
     expect(page.locator("#preview")).to_contain_text("two.txt: 2 prompts:")
     expect(page.locator("#preview")).to_contain_text("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Run as a job").click()
@@ -65,10 +66,10 @@ def test_a_prompt_of_its_own_leaves_the_set(opened: Opened) -> None:
     expect(page.locator("#chooser-row")).to_be_hidden()
 
 
-def test_a_file_that_cannot_be_used_gets_the_librarys_line(opened: Opened) -> None:
+def test_a_file_that_cannot_be_used_gets_the_librarys_line(opened: Opened, tmp_path: Path) -> None:
     page = opened("sets/")
     said = page.get_by_role("alert")
-    upload(page, "two.txt", b"The city of\n")
+    upload(page, tmp_path / "two.txt", b"The city of\n")
     expect(page.locator("#preview")).to_contain_text("two.txt: 1 prompt:")
     for name, content, says in (
         ("bad.jsonl", b'{"text": "fine"}\n{"text": 3}\n', "bad.jsonl, line 2: no text"),
@@ -76,6 +77,6 @@ def test_a_file_that_cannot_be_used_gets_the_librarys_line(opened: Opened) -> No
         ("empty.txt", b"\n", "empty.txt holds no prompts"),
         ("huge.txt", b"x" * (20 * 2**20 + 1), "huge.txt has 20,971,521 bytes: expected at most"),
     ):
-        upload(page, name, content)
+        upload(page, tmp_path / name, content)
         expect(said).to_contain_text(says)
         expect(page.get_by_role("button", name="Run as a job")).to_be_disabled()
