@@ -14,6 +14,7 @@ from workbench.errors import ResultError
 __all__ = ["open_manifest", "read_manifest"]
 
 NAME = "manifest.json"
+SIZE = "shard_size"
 RECORDED = "recorded"
 LONGEST = 120
 
@@ -93,7 +94,8 @@ def _write_once(path: Path, content: Mapping[str, Any]) -> None:
 def _differences(theirs: Any, ours: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
     """(key, theirs, ours) wherever the two differ; None for what is missing."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in sorted(theirs.keys() | ours.keys()):
+        # Last the size of shards, which follows from what they hold.
+        for name in sorted(theirs.keys() | ours.keys(), key=lambda name: (name == SIZE, name)):
             inner = f"{key}.{name}" if key else name
             yield from _differences(theirs.get(name), ours.get(name), inner)
     elif theirs != ours:
