@@ -86,13 +86,13 @@ def register(app: dash.Dash, bench: Bench) -> None:
 
 def _found(prompts: PromptSet, text: str, shown: str) -> list[dict[str, str]]:
     labels = {
-        str(name): shorten(f"{name}: {prompt.text}", LETTERS)
+        str(name): shorten(f"{name}: {prompt.shown}", LETTERS)
         for name, prompt in zip(prompts.names, prompts, strict=True)
     }
     everything = text in labels.values()  # the text of the choice itself, not a search
     fitting = [
         name for name, label in labels.items() if everything or text.lower() in label.lower()
     ]
-    kept = [name for name, p in zip(labels, prompts, strict=True) if p.text == shown]
+    kept = [name for name, p in zip(labels, prompts, strict=True) if p.shown == shown]
     listed = dict.fromkeys([*fitting[:MOST], *kept])
     return [{"value": name, "label": labels[name]} for name in listed]

@@ -135,7 +135,8 @@ def asked_of(
     index = names.index(at) if at in names else 0
     one = prompts[index]
     target, foil = ("" if token is None else str(token) for token in (one.target, one.foil))
-    asked = Asked(model, one.text, target, foil, identifier if len(prompts) > 1 else "")
+    own = len(prompts) > 1 or bool(one.messages)  # a text alone can be measured without its set
+    asked = Asked(model, one.shown, target, foil, identifier if own else "")
     return asked, prompts.names[index]
 
 

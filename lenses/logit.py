@@ -262,7 +262,7 @@ def _require_finite(entropy: Tensor, sites: Sequence[Site], captures: Captures) 
     if not len(bad):
         return
     site, place = sites[int(bad[0, 0])], int(bad[0, 1])
-    prompt = captures.batch.prompts[int(captures.places.row[place])].prompt.text[:40]
+    prompt = captures.batch.prompts[int(captures.places.row[place])].text[:40]
     raise ModelError(
         f"the logits of {site}, position {int(captures.places.position[place])} of {prompt!r} are not "
         "finite: the weights or the dtype overflow; try float32"

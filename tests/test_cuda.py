@@ -48,3 +48,18 @@ def test_a_real_out_of_memory_halves_the_batch() -> None:
     assert data.sizes["place"] == 24
     assert tried[0] == 8
     assert tried[-1] <= 2
+
+
+def test_blocks_spread_over_the_gpus_give_one_devices_numbers() -> None:
+    text = "The Eiffel Tower is located in the city of"
+    here = wb.load(device="cpu").capture(text, ["resid_post", "attn_out", "logits"])
+    last = f"cuda:{torch.cuda.device_count() - 1}"  # with one GPU: accelerate's hooks alone
+    halves = {f"transformer.h.{block}": "cuda:0" if block < 3 else last for block in range(6)}
+    ends = {"transformer.wte": "cuda:0", "transformer.wpe": "cuda:0", "transformer.ln_f": last}
+    spread = wb.load(device=halves | ends | {"transformer.drop": "cuda:0", "lm_head": last})
+    there = spread.capture(text, ["resid_post", "attn_out", "logits"])
+    for site in ("resid_post", "attn_out", "logits"):
+        torch.testing.assert_close(there.stack(site).cpu(), here.stack(site), rtol=0, atol=1e-3)
+    states = there["resid_post", 2][None]
+    again = spread.tail(text, 2, states)["logits", 6]
+    torch.testing.assert_close(again, there["logits", 6], rtol=0, atol=1e-4)

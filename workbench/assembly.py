@@ -158,7 +158,7 @@ def _with_vocabulary(data: xr.Dataset, model: Model) -> xr.Dataset:
 def _prompt(name: object, encoded: EncodedPrompt) -> dict[str, Any]:
     return {
         "name": name,
-        "text": encoded.prompt.text,
+        "text": encoded.text,
         "ids": list(encoded.ids),
         "target": encoded.target,
         "foil": encoded.foil,

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from workbench.errors import PromptError
+from workbench.messages import Messages, checked_messages, transcript
 
 __all__ = ["Prompt", "PromptSet", "Prompts", "checked_file", "lines", "prompt_of"]
 
-FIELDS = ("text", "id", "target", "foil", "subject", "group", "labels")
+FIELDS = ("text", "messages", "id", "target", "foil", "subject", "group", "labels")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OBJECTS = (".jsonl", ".ndjson")
 SUFFIXES = (*OBJECTS, *SEPARATORS, ".txt")
@@ -22,22 +23,24 @@ SURPLUS = "cells without a column"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt.
+    """One prompt: a text, or the messages of a chat.
 
     Attributes:
         text: the prompt itself; special tokens are added by the model's own tokenizer, once.
+        messages: in the place of a text, {"role": ..., "content": ...} objects, which the model's
+            own chat template makes one of; special tokens are those that it writes.
         id: a name for the prompt in results; its index in the set where None.
         target: the token whose probability is followed: a string that is one token (" Paris", with
             its space) or an exact token id.
         foil: a second token to compare the target with, in the same form.
         subject: the words that the prompt is about, as a substring that occurs once, or as
-            (start, end) character offsets.
+            (start, end) character offsets; of a chat, in the text that its template makes.
         group: a label of prompts that must not be split, such as the entity.
         labels: labels for probes.
         extra: every other field of the prompt's line, kept as it was.
     """
 
-    text: str
+    text: str = ""
     id: str | None = None
     target: str | int | None = None
     foil: str | int | None = None
@@ -45,26 +48,33 @@ class Prompt:
     group: str | None = None
     labels: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    messages: Messages = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text:
+        object.__setattr__(self, "messages", checked_messages(self.messages))
+        if not isinstance(self.text, str) or not (self.text or self.messages):
             raise PromptError("empty prompt: expected at least one character of text")
-        for name in ("text", "id", "group"):
-            _require_storable(name, getattr(self, name))
+        if self.text and self.messages:
+            raise PromptError("a prompt has text and messages: expected one of them")
+        for name, value in (("text", self.shown), ("id", self.id), ("group", self.group)):
+            _require_storable(name, value)
         for name in ("target", "foil"):
             if isinstance(getattr(self, name), bool):
                 raise PromptError(
                     f"{name} is {getattr(self, name)}: expected a string or a token id"
                 )
 
+    @property
+    def shown(self) -> str:
+        """What lists and error messages call the prompt; a chat's roles and contents, line by line."""
+        return self.text or transcript(self.messages)
+
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Prompt:
         """A prompt from one row of a file; fields without a meaning here go to `extra`."""
-        if not isinstance(fields.get("text"), str):
-            raise PromptError("no text: expected a field 'text' that holds a string")
         known = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
-        if "text" not in known:
-            raise PromptError("empty prompt: expected at least one character of text")
+        if not isinstance(fields.get("text"), str) and "messages" not in known:
+            raise PromptError("no text: expected a field 'text' that holds a string, or 'messages'")
         if not isinstance(known.get("subject", ""), str):
             known["subject"] = _span(known["subject"])
         for name in ("target", "foil"):

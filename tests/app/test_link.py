@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.link import Link, query
+from app.link import Link, asked_of, query
 from app.state import Asked, Run
 from workbench import Prompt, PromptSet
 
@@ -98,3 +98,11 @@ def test_a_link_may_name_a_model_alone() -> None:
     link = read("?model=atlas-bag&target=+Paris")
     assert (link.asked, link.model) == (None, "atlas-bag")
     assert link.unused == ("the target, which needs a prompt in the link",)
+
+
+def test_a_chat_is_asked_by_its_set() -> None:
+    """The page's field shows what is said; what is measured are the messages that are kept."""
+    chat = Prompt(messages=[{"role": "user", "content": "Hello"}], target=" World")
+    asked, name = asked_of("atlas", "abc", PromptSet.of([chat]), None)
+    assert asked == Asked("atlas", "user: Hello", " World", prompts="abc")
+    assert name == 0

@@ -5,7 +5,7 @@ import torch
 
 import workbench as wb
 from tests.models.test_engine import close
-from tests.tiny import FAMILIES, LAYERS, TEXTS, having, hf_model, model, tokenizer
+from tests.tiny import DENSE, EVERY, LAYERS, TEXTS, has, having, hf_model, model, tokenizer
 
 TARGETS = torch.tensor([65, 66, 67, 68])
 
@@ -15,7 +15,7 @@ def loss(logits: torch.Tensor, places: wb.Places) -> torch.Tensor:
     return -logits.log_softmax(-1)[torch.arange(len(places)), TARGETS[places.row]].sum()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DENSE)
 def test_factors_give_autograd_weight_gradients(family: str) -> None:
     hf = hf_model(family)
     hooked = wb.load(hf, tokenizer())
@@ -25,18 +25,18 @@ def test_factors_give_autograd_weight_gradients(family: str) -> None:
     logits = hf(ids).logits[:, -1]
     (-logits.log_softmax(-1)[0, TARGETS[0]]).backward()
     for (name, layer), factors in found.items():
-        weight = hooked.anatomy.part(layer, hooked.anatomy.map_path(name)).weight
+        weight = hooked.anatomy.part(layer, hooked.anatomy.family.maps[name]).weight
         formed = factors.x.T @ factors.delta  # [d_in, d_out], as GPT-2's Conv1D keeps it
         expected = weight.grad if family == "gpt2" else weight.grad.T
         tolerance = 1e-12 if family == "gpt2" else 1e-5
         torch.testing.assert_close(formed, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_a_batch_keeps_each_prompts_own_gradient(family: str, padding: str) -> None:
     hooked = model(family)
-    sites = ["resid_post", "attn_out", "mlp_out", "mlp_act"]
+    sites = [s for s in ("resid_post", "attn_out", "mlp_out", "mlp_act") if has(family, s)]
     batch = hooked.grad(hooked.batch(TEXTS, padding), loss, sites)
     for row, text in enumerate(TEXTS):
 

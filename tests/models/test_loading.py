@@ -7,8 +7,9 @@ import torch
 import transformers
 
 import workbench as wb
-from tests.tiny import FAMILIES, hf_model, tokenizer
+from tests.tiny import CONFIGS, EVERY, hf_model, tokenizer, tokenizer_of
 from workbench.models.checks import check
+from workbench.models.families import FAMILIES
 
 
 @pytest.fixture
@@ -48,10 +49,29 @@ def test_a_model_in_memory_is_used_as_it_is() -> None:
     assert loaded.provenance()["family"] == "qwen2"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_every_family_passes_its_checks(family: str) -> None:
-    loaded = wb.load(hf_model(family), tokenizer())
+    loaded = wb.load(hf_model(family), tokenizer_of(family))
     assert all(result.holds for result in check(loaded))
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "value"),
+    [
+        ("opt", "do_layer_norm_before", False),
+        ("bloom", "apply_residual_connection_post_layernorm", True),
+        ("bloom", "slow_but_exact", True),
+        ("gemma", "use_bidirectional_attention", True),
+        ("bert", "is_decoder", True),
+    ],
+)
+def test_a_variant_with_other_sites_is_refused(family: str, setting: str, value: bool) -> None:
+    hf = hf_model(family)
+    setattr(hf.config, setting, value)
+    with pytest.raises(
+        wb.UnsupportedError, match=f"{family} with {setting}={value} is not supported: expected"
+    ):
+        wb.load(hf, tokenizer())
 
 
 def test_the_weights_hash_follows_the_weights() -> None:
@@ -163,6 +183,25 @@ def test_a_site_that_means_something_else_is_refused() -> None:
     loaded.capture("abc", ["resid_post", "attn_out"])
 
 
+def test_a_model_that_cannot_run_in_its_dtype_is_refused() -> None:
+    hf = hf_model("mixtral")
+    hf.set_experts_implementation("grouped_mm")  # a kernel without float64
+    with pytest.raises(
+        wb.ModelError,
+        match=r"cannot run a few tokens in torch.float64: .*; load it in another dtype",
+    ) as caught:
+        wb.load(hf, tokenizer())
+    assert "\n" not in str(caught.value)
+
+
+def test_every_family_of_the_table_is_tested() -> None:
+    kinds = {
+        config().model_type for config in (getattr(transformers, c) for c, _ in CONFIGS.values())
+    }
+    assert kinds == set(FAMILIES)
+    assert sum(family.kind == "decoder" for family in FAMILIES.values()) >= 24
+
+
 def test_a_model_whose_last_step_is_not_its_own_is_refused() -> None:
     """A head that sees more than the final norm's output cannot be read layer by layer."""
     hf = hf_model("llama")
@@ -170,3 +209,18 @@ def test_a_model_whose_last_step_is_not_its_own_is_refused() -> None:
     hf.lm_head.register_forward_hook(lambda module, args, out: calls.append(1) or out + len(calls))
     with pytest.raises(wb.ModelError, match="lens of the last block = the model's logits fails by"):
         wb.load(hf, tokenizer())
+
+
+def test_blocks_can_be_spread_over_devices() -> None:
+    text = "The Eiffel Tower is located in the city of"
+    whole = wb.load().capture(text, "resid_post").stack("resid_post")
+    for spread in ("auto", {"transformer": "cpu", "lm_head": "cpu"}):
+        assert wb.load(device=spread).capture(text, "resid_post").stack("resid_post").equal(whole)
+
+
+def test_weights_that_no_device_holds_and_devices_that_are_not_here_are_refused() -> None:
+    outside = dict.fromkeys(["transformer.wte", "transformer.wpe", "transformer.ln_f"], "cpu")
+    with pytest.raises(wb.ModelError, match="do not fit the devices and would be moved in"):
+        wb.load(device=outside | {"transformer.h": "disk", "lm_head": "cpu"})
+    with pytest.raises(wb.ModelError, match="device 'cuda:77' cannot be used here"):
+        wb.load(device={"": "cuda:77"})

@@ -23,7 +23,7 @@ def test_layers_of_each_site() -> None:
         (("attn_out", 0), wb.SettingError, r"attn_out has no layer 0: expected 1\.\.3"),
         (("resid_post", -1), wb.SettingError, "no layer -1"),
         (4, wb.SettingError, r"site 4: expected a name or a \(name, layer\) pair"),
-        ("pattern", wb.UnsupportedError, "'pattern' is not read by the torch engine"),
+        (("pattern", 0), wb.SettingError, r"pattern has no layer 0: expected 1\.\.3"),
     ],
 )
 def test_refused(request_: object, error: type[Exception], message: str) -> None:

@@ -236,7 +236,7 @@ def test_a_store_is_no_model_to_capture(tmp_path: Path) -> None:
     [
         ({"sites": "resid"}, wb.SettingError, "unknown site 'resid'"),
         ({"sites": [("resid_post", 4)]}, wb.SettingError, "resid_post has no layer 4"),
-        ({"sites": ["q"]}, wb.UnsupportedError, "'q' is not read"),
+        ({"sites": ["q"]}, wb.UnsupportedError, "q, layer 1 is not stored: read it"),
         ({"sites": []}, wb.SettingError, "no sites"),
         ({"positions": "first"}, wb.SettingError, "unknown positions 'first'"),
         ({"positions": 10}, wb.SettingError, "position 10 is outside prompt"),
@@ -262,7 +262,7 @@ def test_bad_calls_write_nothing(
 
 
 def test_a_site_that_the_family_has_not_is_refused_first(tmp_path: Path) -> None:
-    with pytest.raises(wb.UnsupportedError, match="it has no resid_mid"):
+    with pytest.raises(wb.UnsupportedError, match="gpt_neox has no resid_mid"):
         capture(model("gpt_neox"), TEXTS, sites="resid_mid", out=tmp_path / "acts")
     assert not (tmp_path / "acts").exists()
 

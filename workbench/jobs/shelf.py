@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from workbench.errors import ModelError
 from workbench.jobs.spec import ModelSpec
-from workbench.models.torch_engine import TorchModel
+from workbench.models.engine import Engine
 
 __all__ = ["Shelf"]
 
@@ -21,13 +21,13 @@ class Shelf:
     def __init__(self, specs: Mapping[str, ModelSpec], device: str) -> None:
         self._specs = specs
         self._device = device
-        self._models: OrderedDict[str, TorchModel] = OrderedDict()
+        self._models: OrderedDict[str, Engine] = OrderedDict()
 
     def __contains__(self, name: str) -> bool:
         """Whether the model is loaded."""
         return name in self._models
 
-    def model(self, name: str) -> TorchModel:
+    def model(self, name: str) -> Engine:
         """The model called `name`.
 
         Raises:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import SettingError
+from workbench.models.engine import Engine
 from workbench.models.loading import load
-from workbench.models.torch_engine import TorchModel
 
 __all__ = ["ModelSpec"]
 
@@ -49,7 +49,7 @@ class ModelSpec:
         """The spec as plain data."""
         return dataclasses.asdict(self)
 
-    def load(self, device: str) -> TorchModel:
+    def load(self, device: str) -> Engine:
         """Load it to `device`; errors are those of `workbench.load`."""
         return load(
             self.source,

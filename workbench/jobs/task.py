@@ -16,7 +16,7 @@ from workbench.jobs.plain import instrument_of
 from workbench.jobs.shelf import Shelf
 from workbench.jobs.table import Table
 from workbench.jobs.texts import Texts
-from workbench.models.torch_engine import TorchModel
+from workbench.models.engine import Engine
 from workbench.passes import Progress
 from workbench.prompts import PromptSet
 
@@ -88,7 +88,7 @@ class Task:
             raise ResultError(f"the prompts {self.job.prompts} of this job are no longer kept here")
         return prompts
 
-    def _model(self) -> TorchModel:
+    def _model(self) -> Engine:
         name, began = self.job.model, time.monotonic()
         if name in self.tools.shelf:
             return self.tools.shelf.model(name)

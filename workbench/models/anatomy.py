@@ -7,29 +7,46 @@ from typing import Any
 from torch import nn
 
 from workbench.errors import ModelError, SettingError, UnsupportedError
+from workbench.models.attention import HeadsPoint, ProductPoint, has_plain_attention
 from workbench.models.families import family_of
-from workbench.models.hooks import Point
-from workbench.models.sites import Site
+from workbench.models.family import Family
+from workbench.models.hooks import Attachable, Point, Side
+from workbench.models.sites import CROSS_SITES, PRODUCT_SITES, Site
 
 __all__ = ["Anatomy"]
 
 
+PARALLEL = "attention and MLP run in parallel; use resid_pre or resid_post"
+NO_ENCODER = "it has no encoder to attend to; use attn_out, pattern or z"
+OWN_CODE = "it computes attention in its own code, which shows nothing inside; use z or attn_out"
+
+
 class Anatomy:
-    """The parts of a Hugging Face causal language model, found by name.
+    """The parts of a Hugging Face language model, found by name.
 
     Raises:
         UnsupportedError: the family is not supported.
         ModelError: the model lacks a part that its family has.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, family: Family | None = None) -> None:
         config = model.config
-        self.family = family_of(config.model_type)
+        self.family = family_of(config) if family is None else family
         self.config = config.get_text_config()
         self.blocks: list[nn.Module] = list(_part(model, self.family.blocks).children())
-        self.final_norm = _part(model, self.family.final_norm)
-        flag = self.family.parallel_flag
-        self.parallel = bool(flag) and bool(getattr(self.config, flag))
+        norm = self.family.final_norm
+        self.final_norm: nn.Module = _part(model, norm) if norm else nn.Identity()
+        self.head = _head(model, self.family.head)
+        self.parallel = self._is_parallel()
+
+    def _is_parallel(self) -> bool:
+        flag = self.family.parallel
+        return flag if isinstance(flag, bool) else bool(getattr(self.config, flag))
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.family.kind != "encoder"
 
     @property
     def n_layers(self) -> int:
@@ -51,13 +68,14 @@ class Anatomy:
         module: nn.Module = _part(self.block(layer), path)
         return module
 
-    def point(self, site: Site) -> Point:
+    def point(self, site: Site) -> Attachable:
         """Where `site` is read.
 
         Raises:
             UnsupportedError: a site that this model does not have.
         """
         name, layer = site
+        self.require(name)
         if name == "final_norm":
             return Point(self.final_norm, "output")
         if name == "embed" or site == ("resid_post", 0):
@@ -66,31 +84,77 @@ class Anatomy:
             return Point(self.block(layer), "input")
         if name == "resid_post":
             return Point(self.block(layer), "output")
-        if name == "resid_mid":
-            self.require_resid_mid()
-            return Point(self.part(layer, self.family.mid_norm), "input")
-        if name == "mlp_act":
-            return Point(self.part(layer, self.family.mlp_act), "input")
-        return Point(self.part(layer, getattr(self.family, name)), "output")
+        if name in PRODUCT_SITES:
+            return ProductPoint(self._product(layer), name)
+        if name == "z":
+            projection = self.part(layer, self.family.attn_z)
+            return HeadsPoint(projection, int(self.config.num_attention_heads))
+        if name in CROSS_SITES:
+            return self._cross_point(name, layer)
+        return self._inner_point(name, layer)
 
-    def gradient_point(self, site: Site) -> Point:
+    def _cross_point(self, name: str, layer: int) -> Attachable:
+        attention = self.part(layer, self.family.cross_attention)
+        if name == "cross_attn_out":
+            return Point(attention, "output")
+        if name == "cross_pattern":
+            return ProductPoint(attention, "pattern")
+        projection = self.part(layer, self.family.cross_z)
+        return HeadsPoint(projection, int(self.config.num_attention_heads))
+
+    def _product(self, layer: int) -> nn.Module:
+        return self.part(layer, self.family.attn_product or self.family.attention)
+
+    def _inner_point(self, name: str, layer: int) -> Point:
+        module = self.part(layer, getattr(self.family, name))
+        if name in ("resid_mid", "mlp_act"):
+            return Point(module, "input", block=self._flattening(layer))
+        block = None if name == "attn_out" else self._flattening(layer)
+        return Point(module, "output", scale=self._multiplier, block=block)
+
+    def map_point(self, name: str, layer: int, side: Side) -> Point:
+        """The input or output of the MLP's linear map `name`.
+
+        Raises:
+            UnsupportedError: the family's MLP has no map of that name.
+        """
+        module = self.part(layer, self.map_path(name))
+        return Point(module, side, block=self._flattening(layer))
+
+    def _flattening(self, layer: int) -> nn.Module | None:
+        """The block, where it flattens the batch before its MLP."""
+        return self.block(layer) if self.family.flat_mlp else None
+
+    @property
+    def _multiplier(self) -> float:
+        name = self.family.multiplier
+        return float(getattr(self.config, name)) if name else 1.0
+
+    def gradient_point(self, site: Site) -> Attachable:
         """Where to differentiate at `site`.
 
         resid_mid enters the rest through a skip connection that no module sees; attn_out enters
         through the same sum alone, so its gradient is the one.
         """
         if site.name == "resid_mid":
-            self.require_resid_mid()
+            self.require(site.name)
             return self.point(Site("attn_out", site.layer))
         return self.point(site)
 
-    def require_resid_mid(self) -> None:
-        """Refuse resid_mid where both branches of a block read the same state."""
-        if self.parallel:
-            raise UnsupportedError(
-                f"{self.config.model_type} runs attention and MLP in parallel: it has no resid_mid; "
-                "use resid_pre or resid_post"
-            )
+    def lack(self, name: str) -> str | None:
+        """Why this model has no site `name`; None where it has."""
+        if name == "resid_mid" and self.parallel:
+            return PARALLEL
+        if name in PRODUCT_SITES and not has_plain_attention(self._product(1)):
+            return OWN_CODE
+        if name in CROSS_SITES and not self.family.cross_attention:
+            return NO_ENCODER
+        return self.family.lacks.get(name)
+
+    def require(self, name: str) -> None:
+        """Refuse a site that this model does not have."""
+        if (reason := self.lack(name)) is not None:
+            raise UnsupportedError(f"{self.config.model_type} has no {name}: {reason}")
 
     def map_path(self, name: str) -> str:
         """The path, inside a block, of the MLP's linear map `name`.
@@ -99,11 +163,18 @@ class Anatomy:
             UnsupportedError: the family's MLP has no map of that name.
         """
         if name not in self.family.maps:
-            raise UnsupportedError(
-                f"{self.config.model_type} has no linear map {name!r}: expected one of "
-                f"{', '.join(self.family.maps)}"
-            )
+            reason = self.lack("mlp_act") or f"expected one of {', '.join(self.family.maps)}"
+            raise UnsupportedError(f"{self.config.model_type} has no linear map {name!r}: {reason}")
         return self.family.maps[name]
+
+
+def _head(model: Any, path: str) -> nn.Module:
+    """What the last step has of its own; nothing where a config leaves it out."""
+    try:
+        module: nn.Module = model.get_submodule(path)
+    except AttributeError:
+        return nn.Identity()
+    return module if path else nn.Identity()
 
 
 def _part(module: Any, path: str) -> Any:
@@ -111,5 +182,5 @@ def _part(module: Any, path: str) -> Any:
         return module.get_submodule(path)
     except AttributeError:
         raise ModelError(
-            f"{type(module).__name__} has no part {path!r}: expected a causal language model of its family"
+            f"{type(module).__name__} has no part {path!r}: expected a language model of its family"
         ) from None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from workbench.errors import SettingError
 from workbench.models.positions import Positions, resolve_positions
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Batch", "Padding", "Places"]
+__all__ = ["Batch", "DecoderBatch", "Padding", "Places"]
 
 Padding = Literal["left", "right"]
 
@@ -39,12 +40,14 @@ class Places:
         return int(self.row.shape[0])
 
     def gather(self, padded: Tensor) -> Tensor:
-        """[rows, width, ...] -> [N, ...], a copy."""
-        return padded[self.row, self.column]
+        """[rows, width, ...] -> [N, ...], a copy on the places' device, wherever the block lies."""
+        row, column = self.row.to(padded.device), self.column.to(padded.device)
+        return padded[row, column].to(self.row.device)
 
     def scatter(self, padded: Tensor, values: Tensor) -> Tensor:
         """`padded` [rows, width, ...] with `values` [N, ...] written at these places, a copy."""
-        return padded.index_put((self.row, self.column), values.to(padded.dtype))
+        row, column = self.row.to(padded.device), self.column.to(padded.device)
+        return padded.index_put((row, column), values.to(padded))
 
 
 @dataclass(frozen=True)
@@ -139,3 +142,30 @@ class Batch:
         """[rows] target or foil ids; -1 where a prompt has none."""
         ids = [getattr(p, role) for p in self.prompts]
         return torch.tensor([-1 if i is None else i for i in ids], device=self.device)
+
+
+@dataclass(frozen=True)
+class DecoderBatch(Batch):
+    """One start token a prompt, for the decoder of a model whose encoder reads the prompts.
+
+    Attributes:
+        source: the prompts, for the encoder.
+        encoded: [rows, width, d], what the encoder makes of them, where it need not run.
+    """
+
+    source: Batch
+    encoded: Tensor | None = None
+
+    @classmethod
+    def of(cls, source: Batch, start_id: int) -> DecoderBatch:
+        """The decoder's batch of `source`."""
+        starts = [replace(p, ids=(start_id,), spans=((0, 0),)) for p in source.prompts]
+        plain = Batch.collate(starts, device=source.device)
+        return cls(
+            plain.prompts, plain.ids, plain.mask, plain.position_ids, plain.starts, source=source
+        )
+
+    @override
+    def padded_right(self) -> DecoderBatch:
+        """The same with the prompts' padding on the right, where a key's column is its position."""
+        return replace(self, source=self.source.padded_right())

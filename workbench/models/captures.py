@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.errors import SettingError
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions, checked_positions
-from workbench.models.sites import Site, SiteRequest
+from workbench.models.sites import Site, SiteRequest, site_of
 
 __all__ = ["Captures", "Read"]
 
@@ -32,8 +32,10 @@ class Captures:
     """Tensors [place, ...] read from one batch, by site.
 
     Attributes:
-        values: site -> tensor [N, d] ([N, vocabulary] for logits), on the model's device and in its
-            dtype; copies, never views of what the model goes on to use.
+        values: site -> tensor [N, d], on the model's device and in its dtype; copies, never views of
+            what the model goes on to use. [N, vocabulary] for logits; [N, heads, d_head] for q and
+            z, [N, key heads, d_head] for k and v, [N, heads, keys] for pattern (a row's keys by
+            position in its prompt).
         places: the N places of every tensor.
         batch: the batch they come from.
         readout: [rows, d] residual states -> [rows, vocabulary] logits, the model's own last step.
@@ -44,16 +46,17 @@ class Captures:
     batch: Batch
     readout: Callable[[Tensor], Tensor]
 
-    def __getitem__(self, site: tuple[str, int]) -> Tensor:
-        """The tensor of (name, layer)."""
-        if Site(*site) not in self.values:
-            raise SettingError(f"{Site(*site)} was not read in this pass: ask for it in its sites")
-        return self.values[Site(*site)]
+    def __getitem__(self, site: SiteRequest) -> Tensor:
+        """The tensor of (name, layer), or of transformer-lens' hook of that name."""
+        wanted = site_of(site)
+        if wanted not in self.values:
+            raise SettingError(f"{wanted} was not read in this pass: ask for it in its sites")
+        return self.values[wanted]
 
     def layers(self, name: str) -> list[int]:
         """The layers at which site `name` was read, ascending."""
         return sorted(site.layer for site in self.values if site.name == name)
 
     def stack(self, name: str) -> Tensor:
-        """[layer, N, d]: site `name` at every layer that was read."""
+        """[layer, N, ...]: site `name` at every layer that was read."""
         return torch.stack([self[name, layer] for layer in self.layers(name)])

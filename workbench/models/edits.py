@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.errors import UnsupportedError
 from workbench.models.batch import Places
 from workbench.models.positions import Positions
-from workbench.models.sites import Site
+from workbench.models.sites import Site, SiteRequest, site_of
 
 __all__ = ["Edit"]
 
@@ -22,34 +22,36 @@ class Edit:
     """Replace a site's value at some positions during a pass.
 
     Attributes:
-        site: (name, layer). Any canonical site but logits and the attention internals.
-            resid_mid is set through attn_out, so that the skip connection sees the edit too.
-        change: (values [N, d], places) -> new values, [N, d] or [d].
+        site: (name, layer), or transformer-lens' name of its hook. Any canonical site but logits.
+            resid_mid is set through attn_out, so that the skip connection sees the edit too; after
+            an edit at q, k, v or pattern, attention goes on with the edited value.
+        change: (values [N, ...], places) -> new values, [N, ...] or [...], in the site's shape
+            (see `Captures`).
         positions: where.
     """
 
-    site: tuple[str, int]
+    site: SiteRequest
     change: Change
     positions: Positions = "all"
 
     def __post_init__(self) -> None:
-        if self.site[0] == "logits":
+        if self.target.name == "logits":
             raise UnsupportedError("logits cannot be edited: edit final_norm or resid_post instead")
 
     @classmethod
-    def set(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
-        """Replace by `value`: [d], or [N, d] in the order of the batch's places.
+    def set(cls, site: SiteRequest, value: Tensor, positions: Positions = "all") -> Edit:
+        """Replace by `value`: [...], or [N, ...] in the order of the batch's places.
 
         That order is prompt by prompt and by ascending position, however `positions` is written.
         """
         return cls(site, lambda old, _: value.to(old), positions)
 
     @classmethod
-    def add(cls, site: tuple[str, int], value: Tensor, positions: Positions = "all") -> Edit:
-        """Add `value`: [d] or [N, d], in the order that `set` says."""
+    def add(cls, site: SiteRequest, value: Tensor, positions: Positions = "all") -> Edit:
+        """Add `value`: [...] or [N, ...], in the order that `set` says."""
         return cls(site, lambda old, _: old + value.to(old), positions)
 
     @property
     def target(self) -> Site:
         """The edited site."""
-        return Site(*self.site)
+        return site_of(self.site)

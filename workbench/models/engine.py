@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
-from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.edits import Edit
-from workbench.models.fingerprint import Fingerprint
 from workbench.models.forward import Start
 from workbench.models.gradients import Scalar
 from workbench.models.keys_values import KeyValues
-from workbench.models.locks import lock_of
+from workbench.models.loaded import Loaded
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
-from workbench.models.tokens import EncodedPrompt, Tokens
+from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, Prompts, PromptSet
 
 __all__ = ["Engine", "Factors", "Part", "listed"]
@@ -43,105 +40,23 @@ class Factors:
     delta: Tensor
 
 
-class Engine(ABC):
+class Engine(Loaded, ABC):
     """A language model with canonical sites that are read and edited, on one of the engines.
 
     Every call takes the model's lock, leaves no hook, no changed forward and no `.grad` behind
     (also after an exception), runs without a KV cache unless given one, and passes explicit mask
     and position ids. Batches may be given as a `Batch` or as prompts.
-
-    Attributes:
-        engine: the engine's name.
-        hf: the Hugging Face model.
-        tokens: its tokenizer under the workbench's special-token policy.
-        name, revision: what it was loaded as.
-        anatomy: where its sites are.
-        refused: sites that failed their load-time check, with the reason.
-        lock: held by every pass; one for each Hugging Face model, however often it is loaded.
-        token_limit: the most tokens a batch may hold, where memory has set one.
     """
 
-    engine: ClassVar[str]
-
-    def __init__(
-        self,
-        hf: Any,
-        tokenizer: Any,
-        *,
-        name: str,
-        revision: str | None = None,
-        anatomy: Anatomy | None = None,
-    ) -> None:
-        self.hf = hf
-        self.anatomy = Anatomy(hf) if anatomy is None else anatomy
-        self.tokens = Tokens(tokenizer, n_rows=hf.get_input_embeddings().num_embeddings)
-        self.name = name
-        self.revision = revision
-        self.refused: dict[str, str] = {}
-        self.lock = lock_of(hf)
-        self.token_limit: int | None = None
-        self._fingerprint = Fingerprint(hf)
-
-    def __repr__(self) -> str:
-        return (
-            f"<{self.name}: {self.anatomy.config.model_type}, {self.n_layers} blocks, width "
-            f"{self.d_model}, {self.vocab_size} tokens, {self.dtype}, {self.device}>"
-        )
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, *, name: str, revision: str | None = None) -> Engine:
+        """Of a Hugging Face model, or of one that the engine's own library made."""
+        return cls(model, tokenizer, name=name, revision=revision)
 
     @property
-    def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return self.tokens.tokenizer
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of blocks."""
-        return self.anatomy.n_layers
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return int(self.anatomy.config.hidden_size)
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding (some models pad the tokenizer's vocabulary)."""
-        return self.tokens.n_rows
-
-    @property
-    def context(self) -> int | None:
-        """The most tokens a prompt may have; None where the config sets no limit."""
-        limit = getattr(self.anatomy.config, "max_position_embeddings", None)
-        return None if limit is None else int(limit)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        dtype: torch.dtype = next(self.hf.parameters()).dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model takes its input."""
-        device: torch.device = self.hf.get_input_embeddings().weight.device
-        return device
-
-    def provenance(self) -> dict[str, Any]:
-        """What a result must say of the model: its name, revision, weights, tokenizer, dtype."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "family": self.anatomy.config.model_type,
-            "engine": self.engine,
-            "n_layers": self.n_layers,
-            "weights": self._fingerprint(),
-            "tokenizer": self.tokens.fingerprint,
-            "special_tokens": self.tokens.policy,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            "attention": getattr(self.anatomy.config, "_attn_implementation", None),
-            "refused": self.refused,
-        }
+    def stacks(self) -> Mapping[str, Engine]:
+        """The stacks of blocks of which it has sites, by the prefix of their names."""
+        return {"": self}
 
     # --- prompts ---------------------------------------------------------------------------
 
@@ -248,7 +163,8 @@ class Engine(ABC):
         return sites
 
     def _require(self, site: Site, start: Start | None) -> None:
-        """Refuse a site that failed its check, or that a restart passes over."""
+        """Refuse a site that it lacks, that failed its check, or that a restart passes over."""
+        self.anatomy.require(site.name)
         if site.name in self.refused:
             raise ModelError(f"{self.name}: {site.name} is refused: {self.refused[site.name]}")
         lowest = 0 if start is None else start[0] + (site.name != "resid_post")
@@ -276,7 +192,8 @@ class Engine(ABC):
                 batch, never average, so that each prompt keeps its own gradient.
 
         Returns:
-            Captures whose values are d scalar / d site, [N, d].
+            Captures whose values are d scalar / d site, in the site's shape (at pattern also for
+            the keys of its prompt that a place cannot see).
         """
 
     def factors(

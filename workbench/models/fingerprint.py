@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["Fingerprint", "hash_text"]
 
@@ -21,7 +22,7 @@ def hash_text(text: str) -> str:
 
 
 class Fingerprint:
-    """Hash of every parameter's and buffer's name, shape, dtype and bits.
+    """Hash of every tensor's name, shape, dtype and bits, packed weights of any kind included.
 
     Taken anew only where a tensor's place, version or sum has changed (a write through `.data`
     leaves no version).
@@ -30,19 +31,26 @@ class Fingerprint:
     the tensor lies; the checksums go into SHA-256. Not meant against forgery.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
+        """`tensors` gives those that are hashed, by name."""
+        self._tensors = tensors
         self._state: Any = None
         self._hash = ""
 
     def __call__(self) -> str:
         """16 hex digits."""
-        tensors = dict(self._model.state_dict())
-        state = [(t.data_ptr(), t._version, float(t.sum())) for t in tensors.values()]
+        tensors = self._tensors()
+        state = [(t.data_ptr(), t._version, _sum(t)) for t in tensors.values()]
         if state != self._state:
             parts = [f"{name} {_checksum(tensor)}" for name, tensor in tensors.items()]
             self._state, self._hash = state, hash_text("\n".join(parts))
         return self._hash
+
+
+def _sum(tensor: Tensor) -> float:
+    """Of the numbers, or of the bytes of a packed dtype that torch does not add up."""
+    packed = tensor.itemsize == 1 and tensor.dtype != torch.bool
+    return float((tensor.detach().view(torch.int8) if packed else tensor).sum())
 
 
 @torch.no_grad()

@@ -9,13 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, UnsupportedError
 from workbench.models.anatomy import Anatomy
-from workbench.models.batch import Batch
+from workbench.models.batch import Batch, DecoderBatch
 from workbench.models.hooks import Point, Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
 
-__all__ = ["Start", "keys_values", "only_blocks", "readout", "run", "silenced"]
+__all__ = [
+    "Start",
+    "finite_padding",
+    "inputs",
+    "keys_values",
+    "one_column",
+    "only_blocks",
+    "outputs",
+    "readout",
+    "require_eval",
+    "run",
+    "silenced",
+]
 
 Start = tuple[int, Tensor]
 """Restart: (layer, states [rows, width, d] after that block; layer 0 is the embedding)."""
@@ -47,22 +59,48 @@ def run(
         ModelError: the model is in training mode.
     """
     first = 1 if start is None else start[0] + 1
-    if hf.training:
-        raise ModelError("the model is in training mode, so dropout would act: call model.eval()")
+    require_eval(hf)
     final = anatomy.n_layers if last is None else last
-    inputs = _inputs(batch, prefix)
+    given = inputs(anatomy, batch, prefix)
     with (
-        attached(_finite_padding(anatomy, batch, prefix)),
+        attached(finite_padding(anatomy, batch, prefix)),
         only_blocks(anatomy, range(first, final + 1), start),
     ):
         if columns is None:
-            out: Tensor = hf.base_model(**inputs)[0]
+            out: Tensor = hf.base_model(**given)[0]
             return out
-        logits: Tensor = hf(**inputs, logits_to_keep=columns).logits
-        return logits
+        if anatomy.family.kind != "decoder":  # no such model takes logits_to_keep
+            return _logits(hf(**given))[:, columns]
+        return _logits(hf(**given, logits_to_keep=columns))
 
 
-def _inputs(batch: Batch, prefix: KeyValues | None) -> dict[str, Any]:
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output.logits
+    return logits
+
+
+def require_eval(hf: nn.Module) -> None:
+    """Refuse a model in training mode.
+
+    Raises:
+        ModelError: it is.
+    """
+    if hf.training:
+        raise ModelError("the model is in training mode, so dropout would act: call model.eval()")
+
+
+def inputs(anatomy: Anatomy, batch: Batch, prefix: KeyValues | None) -> dict[str, Any]:
+    """What the model is called with."""
+    if prefix is not None:
+        _require_columns_apart(anatomy)
+    if isinstance(batch, DecoderBatch):
+        return _with_encoder(batch)
+    if not anatomy.causal:
+        return {
+            "input_ids": batch.ids,
+            "attention_mask": batch.mask,
+            "position_ids": batch.position_ids,
+        }
     begin = 0 if prefix is None else prefix.width
     return {
         "input_ids": batch.ids[:, begin:],
@@ -73,7 +111,17 @@ def _inputs(batch: Batch, prefix: KeyValues | None) -> dict[str, Any]:
     }
 
 
-def _finite_padding(
+def _with_encoder(batch: DecoderBatch) -> dict[str, Any]:
+    encoded = {} if batch.encoded is None else {"encoder_outputs": (batch.encoded,)}
+    return encoded | {
+        "input_ids": batch.source.ids,
+        "attention_mask": batch.source.mask,
+        "decoder_input_ids": batch.ids,
+        "use_cache": False,
+    }
+
+
+def finite_padding(
     anatomy: Anatomy, batch: Batch, prefix: KeyValues | None
 ) -> list[tuple[Point, Tap]]:
     """Keep attention's output finite on left padding, whose softmax runs over nothing.
@@ -87,7 +135,7 @@ def _finite_padding(
     keep = batch.mask[:, begin:, None].bool()
 
     def tap(out: Tensor) -> Tensor:
-        return torch.where(keep, out, torch.zeros_like(out))
+        return torch.where(keep.to(out.device), out, torch.zeros_like(out))
 
     layers = range(1, anatomy.n_layers + 1)
     return [
@@ -103,16 +151,39 @@ def only_blocks(
     with ExitStack() as stack:
         for layer in range(1, anatomy.n_layers + 1):
             if layer not in layers:
-                stack.enter_context(replaced_forward(anatomy.block(layer), _pass_on))
+                stack.enter_context(_passed_over(anatomy, layer))
         if start is not None:
             stack.enter_context(_started(anatomy, *start))
         yield
 
 
+def _passed_over(anatomy: Anatomy, layer: int, states: Tensor | None = None) -> Any:
+    """A context in which a block gives `states`, or its own input, and costs nothing.
+
+    Only a first block that makes what the later ones need (T5's biases) runs for that.
+    """
+    family, own = anatomy.family, anatomy.block(layer).forward
+
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = hidden_states if states is None else states
+        if not family.passes_on:
+            return outputs(given, family.block_outputs)
+        if layer == 1:
+            return (given, *own(hidden_states, *args, **kwargs)[1:])
+        return (given, *[args[index - 1] for index in family.passes_on])
+
+    return replaced_forward(anatomy.block(layer), forward)
+
+
+def outputs(states: Tensor, count: int) -> Any:
+    """`states` as the first of the `count` values that a module returns."""
+    return states if count == 1 else (states, *[None] * (count - 1))
+
+
 @contextmanager
 def _started(anatomy: Anatomy, layer: int, states: Tensor) -> Iterator[None]:
     if layer > 0:
-        with replaced_forward(anatomy.block(layer), lambda *args, **kwargs: states):
+        with _passed_over(anatomy, layer, states):
             yield
         return
     # Before every other tap, so that they see the given states and not the model's embedding.
@@ -123,19 +194,20 @@ def _started(anatomy: Anatomy, layer: int, states: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return hidden_states
+def silenced(module: nn.Module, count: int, adds_residual: bool) -> Any:
+    """A context in which `module` (attention or MLP) adds nothing and costs nothing.
 
+    Args:
+        count: how many values it returns.
+        adds_residual: whether it returns the sum with its second argument, the residual stream.
+    """
 
-def silenced(module: nn.Module, returns_tuple: bool) -> Any:
-    """A context in which `module` (attention or MLP) adds nothing and costs nothing."""
+    def nothing(*args: Any, **kwargs: Any) -> Any:
+        if adds_residual:
+            return outputs(args[1], count)
+        return outputs(torch.zeros_like(args[0] if args else kwargs["hidden_states"]), count)
 
-    def zeros(*args: Any, **kwargs: Any) -> Any:
-        states = args[0] if args else kwargs["hidden_states"]
-        zero = torch.zeros_like(states)
-        return (zero, None) if returns_tuple else zero
-
-    return replaced_forward(module, zeros)
+    return replaced_forward(module, nothing)
 
 
 def readout(hf: Any, anatomy: Anatomy, resid: Tensor) -> Tensor:
@@ -144,19 +216,39 @@ def readout(hf: Any, anatomy: Anatomy, resid: Tensor) -> Tensor:
     The model runs with every block passed over, so that its final norm, soft-cap, logit scale and
     head bias are its own.
     """
-    n = resid.shape[0]
-    zeros = torch.zeros(n, 1, dtype=torch.long, device=hf.get_input_embeddings().weight.device)
-    batch = Batch((), zeros, torch.ones_like(zeros), zeros, zeros[:, 0])
+    batch = one_column(len(resid), hf.get_input_embeddings().weight.device)
+    if anatomy.family.kind == "encoder_decoder":
+        batch = _decoded_alone(batch, resid.detach()[:, None])
     start = (anatomy.n_layers, resid[:, None])
-    columns = zeros.new_zeros(1)
-    return run(hf, anatomy, batch, columns=columns, start=start)[:, 0]
+    return run(hf, anatomy, batch, columns=batch.ids[0], start=start)[:, 0]
 
 
-def keys_values(hf: Any, batch: Batch) -> KeyValues:
+def _decoded_alone(batch: Batch, encoded: Tensor) -> DecoderBatch:
+    """`batch` for a decoder whose encoder need not run, since every block is passed over."""
+    parts = batch.prompts, batch.ids, batch.mask, batch.position_ids, batch.starts
+    return DecoderBatch(*parts, source=batch, encoded=encoded)
+
+
+def one_column(rows: int, device: torch.device) -> Batch:
+    """A batch of one token a row, for a pass in which every block is passed over."""
+    zeros = torch.zeros(rows, 1, dtype=torch.long, device=device)
+    return Batch((), zeros, torch.ones_like(zeros), zeros, zeros[:, 0])
+
+
+def _require_columns_apart(anatomy: Anatomy) -> None:
+    if anatomy.family.kind != "decoder":
+        raise UnsupportedError(
+            f"{anatomy.config.model_type} is no decoder alone: its columns cannot be run apart, so it "
+            "has no keys_values and takes no prefix"
+        )
+
+
+def keys_values(hf: Any, anatomy: Anatomy, batch: Batch) -> KeyValues:
     """Keys and values of every block and column of `batch`."""
     from transformers import DynamicCache
 
-    out = hf.base_model(
-        **_inputs(batch, None) | {"past_key_values": DynamicCache(), "use_cache": True}
-    )
+    _require_columns_apart(anatomy)
+    cached = {"past_key_values": DynamicCache(), "use_cache": True}
+    with attached(finite_padding(anatomy, batch, None)):
+        out = hf.base_model(**inputs(anatomy, batch, None) | cached)
     return KeyValues.of_cache(out.past_key_values)

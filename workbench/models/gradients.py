@@ -10,12 +10,13 @@ from torch import Tensor
 
 from workbench.errors import ModelError
 from workbench.models.anatomy import Anatomy
+from workbench.models.attention import tapped
 from workbench.models.batch import Batch, Places
 from workbench.models.forward import run
-from workbench.models.hooks import Point, Tap, attached, frozen
+from workbench.models.hooks import Attachable, Tap, frozen
 from workbench.models.positions import Positions
 
-__all__ = ["Scalar", "gradients"]
+__all__ = ["Scalar", "gradients", "keep", "slopes"]
 
 Scalar = Callable[[Tensor, Places], Tensor]
 """(logits [N, vocabulary], their places) -> the scalar to differentiate."""
@@ -26,10 +27,10 @@ def gradients(
     anatomy: Anatomy,
     batch: Batch,
     scalar: Scalar,
-    points: Sequence[Point],
+    points: Sequence[Attachable],
     at: Positions,
 ) -> list[Tensor]:
-    """Gradients of `scalar` at each point, each [rows, width, d].
+    """Gradients of `scalar` at each point, each [rows, width, ...].
 
     The first point on each path becomes a leaf, so that the graph begins there.
 
@@ -37,14 +38,24 @@ def gradients(
         ModelError: the scalar is not one finite number that depends on the logits.
     """
     kept: dict[int, Tensor] = {}
-    taps = [(point, _keep(kept, index)) for index, point in enumerate(points)]
+    taps = [(point, keep(kept, index)) for index, point in enumerate(points)]
     where = batch.places(at)
-    with frozen(hf), attached(taps):
-        columns = torch.unique(where.column)
-        logits = run(hf, anatomy, batch, columns=columns)
+    columns = torch.unique(where.column)
+    with frozen(hf):
+        with tapped(hf, batch, taps):
+            logits = run(hf, anatomy, batch, columns=columns)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
-        _require_differentiable(value)
-        return list(torch.autograd.grad(value, [kept[i] for i in range(len(points))]))
+        return slopes(value, kept)
+
+
+def slopes(value: Tensor, kept: dict[int, Tensor]) -> list[Tensor]:
+    """Gradients of `value` at what `keep` noted, by index.
+
+    Raises:
+        ModelError: it is not one finite number that depends on the logits.
+    """
+    _require_differentiable(value)
+    return list(torch.autograd.grad(value, [kept[index] for index in range(len(kept))]))
 
 
 def _require_differentiable(value: Tensor) -> None:
@@ -59,9 +70,11 @@ def _require_differentiable(value: Tensor) -> None:
         )
 
 
-def _keep(kept: dict[int, Tensor], index: int) -> Tap:
+def keep(kept: dict[int, Tensor], index: int) -> Tap:
+    """Note the value, as a leaf where no gradient runs yet, to differentiate at it."""
+
     def tap(value: Tensor) -> Tensor:
         kept[index] = value if value.requires_grad else value.detach().requires_grad_()
-        return kept[index]
+        return kept[index].clone()  # some blocks (Falcon's) add to a branch's output in place
 
     return tap

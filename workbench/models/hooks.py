@@ -5,44 +5,123 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Point", "Tap", "attached", "frozen", "replaced_forward"]
+__all__ = [
+    "Attachable",
+    "Handle",
+    "Point",
+    "Side",
+    "Tap",
+    "attached",
+    "frozen",
+    "on_input",
+    "on_output",
+    "replaced_forward",
+]
 
 Tap = Callable[[Tensor], Tensor | None]
 """Sees a tensor; returns what goes on in its place, or None to leave it."""
 
 
+Side = Literal["input", "output"]
+
+
+class Attachable(Protocol):
+    """A place of the network on which taps can hang."""
+
+    def attach(self, tap: Tap) -> Handle:
+        """Register `tap` here, after those that are here already."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What takes a tap off again."""
+
+    hooks: tuple[RemovableHandle, ...]
+
+    def remove(self) -> None:
+        """Take it off."""
+        for hook in self.hooks:
+            hook.remove()
+
+
 @dataclass(frozen=True)
 class Point:
-    """The first input or the first output of a module."""
+    """The first input or the first output of a module.
+
+    Attributes:
+        scale: the model multiplies the tensor by this right after; taps see and give the product.
+        block: the block that has flattened the tensor from [rows, width, d] to [rows * width, d];
+            taps see and give it as it was. None where it stays.
+    """
 
     module: nn.Module
-    side: Literal["input", "output"]
+    side: Side
+    scale: float = 1.0
+    block: nn.Module | None = None
 
-    def attach(self, tap: Tap, *, first: bool = False) -> RemovableHandle:
+    def attach(self, tap: Tap, *, first: bool = False) -> Handle:
         """Register `tap` here; with `first`, before the taps that are here already."""
+        shape: list[int] = []
+        hook = self._hook(self.adapted(tap, shape), first)
+        if self.block is None:
+            return Handle((hook,))
+        return Handle((hook, Point(self.block, "input")._hook(_noting_shape(shape), first)))
+
+    def adapted(self, tap: Tap, shape: list[int]) -> Tap:
+        """`tap` for the tensor as the module has it; `shape` is [rows, width] when it is called."""
+        if self.scale != 1.0:
+            tap = _scaled(tap, self.scale)
+        return tap if self.block is None else _unflattened(tap, shape)
+
+    def _hook(self, tap: Tap, first: bool) -> RemovableHandle:
         if self.side == "output":
             return self.module.register_forward_hook(
-                lambda m, a, out: _on_output(tap, out), prepend=first
+                lambda m, a, out: on_output(tap, out), prepend=first
             )
         return self.module.register_forward_pre_hook(
-            lambda m, args, kwargs: _on_input(tap, args, kwargs), with_kwargs=True, prepend=first
+            lambda m, args, kwargs: on_input(tap, args, kwargs), with_kwargs=True, prepend=first
         )
 
 
-def _on_output(tap: Tap, out: Any) -> Any:
+def _scaled(tap: Tap, scale: float) -> Tap:
+    def on_product(value: Tensor) -> Tensor | None:
+        new = tap(value * scale)
+        return None if new is None else new / scale
+
+    return on_product
+
+
+def _noting_shape(shape: list[int]) -> Tap:
+    def note(states: Tensor) -> None:
+        shape[:] = states.shape[:2]
+
+    return note
+
+
+def _unflattened(tap: Tap, shape: list[int]) -> Tap:
+    def on_rows(flat: Tensor) -> Tensor | None:
+        new = tap(flat.reshape(*shape, -1))
+        return None if new is None else new.flatten(0, 1)
+
+    return on_rows
+
+
+def on_output(tap: Tap, out: Any) -> Any:
+    """What a module gives, with the tap's answer first; None where the tap has none."""
     if isinstance(out, tuple):
         new = tap(out[0])
         return None if new is None else (new, *out[1:])
     return tap(out)
 
 
-def _on_input(tap: Tap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def on_input(tap: Tap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A module's (args, kwargs) with the tap's answer first; None where the tap has none."""
     if args:
         new = tap(args[0])
         return None if new is None else ((new, *args[1:]), kwargs)
@@ -51,7 +130,7 @@ def _on_input(tap: Tap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def attached(taps: Iterable[tuple[Point, Tap]]) -> Iterator[None]:
+def attached(taps: Iterable[tuple[Attachable, Tap]]) -> Iterator[None]:
     """Attach taps, in order, for the length of the context."""
     with ExitStack() as stack:
         for point, tap in taps:
@@ -62,15 +141,17 @@ def attached(taps: Iterable[tuple[Point, Tap]]) -> Iterator[None]:
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Run `forward` in the place of the module's own for the length of the context."""
-    own = module.__dict__.get("forward")  # set where another library wraps the instance
-    module.forward = forward
+    # In its own dictionary: some libraries' modules pass an attribute on to a module they wrap.
+    instance = module.__dict__
+    own = instance.get("forward")  # set where another library wraps the instance
+    instance["forward"] = forward
     try:
         yield
     finally:
         if own is None:
-            del module.forward
+            del instance["forward"]
         else:
-            module.forward = own
+            instance["forward"] = own
 
 
 @contextmanager

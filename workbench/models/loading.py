@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ from safetensors import SafetensorError
 
 from workbench.atlas import MODELS, model_path
 from workbench.errors import ModelError, UnsupportedError
+from workbench.models.adapter_files import AdapterSource, add_adapters, without_wrapper
 from workbench.models.checks import check
+from workbench.models.engine import Engine
+from workbench.models.engines import Remote, engine_class, library_of
 from workbench.models.families import family_of
-from workbench.models.torch_engine import TorchModel
+from workbench.models.hub import hub_answers
 
-__all__ = ["chosen_device", "load"]
+__all__ = ["chosen_device", "described", "load"]
 
-ENGINES = ("torch",)
-HUB_SECONDS = 10
+Placement = torch.device | str | Mapping[str, Any] | None
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -25,33 +28,54 @@ def load(
     model: Any = None,
     tokenizer: Any = None,
     *,
-    engine: str = "torch",
+    engine: str | None = None,
     dtype: torch.dtype | str | None = None,
-    device: torch.device | str | None = None,
+    device: Placement = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> TorchModel:
-    """Load a causal language model and check that its sites mean what they say.
+    adapter: AdapterSource | None = None,
+    remote: Remote = False,
+    remote_seconds: float = 600.0,
+) -> Engine:
+    """Load a language model and check that its sites mean what they say.
 
     Args:
         model: nothing or "atlas" / "atlas-bag" for the bundled models, a Hugging Face hub name, a
-            folder written by `save_pretrained`, or a Hugging Face model in memory.
-        tokenizer: needed with a model in memory; otherwise it comes with the model.
-        engine: "torch".
+            folder written by `save_pretrained`, a Hugging Face model in memory, or a
+            `TransformerBridge` or nnsight model that the caller holds.
+        tokenizer: needed with a Hugging Face model in memory; otherwise it comes with the model.
+        engine: "torch", "transformer_lens" or "nnsight"; where None, the library of the model that
+            is given, and torch otherwise.
         dtype: of the weights; as stored where None (float32 for the bundled models). A model in
             memory keeps its own.
-        device: CUDA where present and CPU otherwise, where None. A model in memory stays.
+        device: CUDA where present and CPU otherwise, where None; "auto" spreads the blocks over
+            all GPUs, a mapping of modules to devices as it says (accelerate's `device_map`). A
+            model in memory stays.
         revision: commit, branch or tag of a hub model.
         trust_remote_code: run code that comes with a hub model.
+        adapter: a LoRA to put over the weights: a folder that PEFT wrote or a hub name; or several
+            by name, of which the first is on. `with_adapter` gives the others, and the base.
+        remote: True runs every pass on NDIF, of which the weights stay there; "local" packs and
+            unpacks it as if it went there, and runs it here. Both on the nnsight engine.
+        remote_seconds: how long one pass on NDIF may take, waiting included.
 
     Raises:
         ModelError: it cannot be had, has pickle weights only, or fails its check.
-        UnsupportedError: its family, or the engine, is not supported.
+        UnsupportedError: its family, the engine, or the kind of adapter is not supported.
     """
-    if engine not in ENGINES:
-        raise UnsupportedError(
-            f"engine {engine!r} is not supported: expected {' or '.join(ENGINES)}"
+    model = without_wrapper(model)
+    kind = engine_class(engine, model, remote)
+    if remote is True:
+        from workbench.models.nnsight.loading import ndif_model
+
+        loaded: Engine = ndif_model(
+            model,
+            tokenizer,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            seconds=remote_seconds,
         )
+        return _checked(loaded, adapter)
     if model is None or isinstance(model, str | Path):
         hf, tokenizer, name = _from_name(
             "atlas" if model is None else str(model),
@@ -62,38 +86,83 @@ def load(
         )
     else:
         hf, name = model, _name_in_memory(model, tokenizer, dtype, device)
-    loaded = TorchModel(hf, tokenizer, name=name, revision=revision or _revision(hf))
+    loaded = kind.of(hf, tokenizer, name=name, revision=revision or _revision(hf))
+    return _checked(loaded, adapter)
+
+
+def _checked(loaded: Engine, adapter: AdapterSource | None) -> Engine:
     check(loaded)
-    return loaded
+    return loaded if adapter is None else _adapted(loaded, adapter)
+
+
+def _adapted(loaded: Engine, adapter: AdapterSource) -> Engine:
+    if loaded.engine != "torch":
+        raise UnsupportedError(
+            f"the {loaded.engine} engine takes no adapter: load the model with engine='torch' for it"
+        )
+    first, *_ = add_adapters(loaded.hf, adapter)
+    return loaded.with_adapter(first)
 
 
 def _from_name(
     name: str,
     *,
     dtype: torch.dtype | str | None,
-    device: torch.device | str | None,
+    device: Placement,
     revision: str | None,
     trust_remote_code: bool,
 ) -> tuple[Any, Any, str]:
-    target = chosen_device(device)
+    placed = _placed(device)
     folder = _folder(name)
+    config, tokenizer, source, options = described(name, revision, trust_remote_code, folder)
+    bundled = name in MODELS
+    kept = dtype or (torch.float32 if bundled else "auto")
+    wanted: dict[str, Any] = {"dtype": kept, "use_safetensors": True, "output_loading_info": True}
+    packed = getattr(config, "quantization_config", None) is not None
+    spread = not isinstance(placed, torch.device)
+    # Packed weights cannot be moved later; plain ones can, and then need no hooks of accelerate's.
+    wanted |= {"device_map": placed if spread else {"": placed}} if packed or spread else {}
+    hf, info = _pretrained(family_of(config).auto, source, name, options | wanted)
+    _require_whole(name, info)
+    _require_held(name, hf)
+    hf = hf if packed or spread else hf.to(placed)
+    return hf.eval(), tokenizer, name if bundled or folder is None else folder.name
+
+
+def described(
+    name: str, revision: str | None, trust_remote_code: bool, folder: Path | None = None
+) -> tuple[Any, Any, str, dict[str, Any]]:
+    """A model's configuration and tokenizer, and where and with what options its weights are had.
+
+    Raises:
+        ModelError: they cannot be had.
+        UnsupportedError: its family is not supported.
+    """
     options: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
         "local_files_only": folder is not None,
     }
     options |= {} if revision is None else {"revision": revision}
     source = name if folder is None else str(folder)
-    if folder is None and not _hub_answers(name, revision):
+    if folder is None and not hub_answers(name, revision):
         options["local_files_only"] = True  # what was fetched before serves offline
     config = _pretrained("AutoConfig", source, name, options)
-    family_of(config.model_type)
+    family_of(config)
     tokenizer = _pretrained("AutoTokenizer", source, name, options)
-    bundled = name in MODELS
-    kept = dtype or (torch.float32 if bundled else "auto")
-    wanted = {"dtype": kept, "use_safetensors": True, "output_loading_info": True}
-    hf, info = _pretrained("AutoModelForCausalLM", source, name, options | wanted)
-    _require_whole(name, info)
-    return hf.to(target).eval(), tokenizer, name if bundled or folder is None else folder.name
+    return config, tokenizer, source, options
+
+
+def _placed(device: Placement) -> Any:
+    """One device, or what accelerate is to spread the blocks by, checked."""
+    if device == "auto":
+        return device
+    if isinstance(device, Mapping):
+        return {module: _checked_device(there) for module, there in device.items()}
+    return chosen_device(device)
+
+
+def _checked_device(there: Any) -> Any:
+    return there if there == "disk" else chosen_device(there)
 
 
 def chosen_device(device: torch.device | str | None) -> torch.device:
@@ -111,20 +180,6 @@ def chosen_device(device: torch.device | str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {device!r} cannot be used here: {reason}") from None
     return chosen
-
-
-def _hub_answers(name: str, revision: str | None) -> bool:
-    """Whether the hub can be asked for `name`: one request, without the loaders' long retries."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
-    except HfHubHTTPError:
-        return True  # it answered; the loader says what is wrong with the name
-    except Exception:  # whatever the network layer of the day raises
-        return False
-    return True
 
 
 def _folder(name: str) -> Path | None:
@@ -168,8 +223,17 @@ def _require_whole(name: str, info: dict[str, Any]) -> None:
         if found := sorted(map(str, info.get(problem, ()))):
             raise ModelError(
                 f"{name}: {len(found)} {problem.replace('_keys', '')} weights ({found[0]}, ...): they would "
-                "be random; expected a whole causal language model"
+                "be random; expected a whole language model"
             )
+
+
+def _require_held(name: str, hf: Any) -> None:
+    """Refuse weights that are moved in for each pass and out again: their blocks hold none."""
+    if missing := [path for path, weight in hf.named_parameters() if weight.is_meta]:
+        raise ModelError(
+            f"{name}: {len(missing)} weights ({missing[0]}, ...) do not fit the devices and would be "
+            "moved in for each pass: give more devices, or a smaller dtype"
+        )
 
 
 def _pretrained(kind: str, source: str, name: str, options: dict[str, Any]) -> Any:
@@ -194,22 +258,28 @@ def _unavailable(kind: str, name: str, options: dict[str, Any], error: Exception
 
 
 def _name_in_memory(model: Any, tokenizer: Any, dtype: Any, device: Any) -> str:
+    if library_of(model) is None:
+        _require_hugging_face(model, tokenizer)
+    if dtype is not None or device is not None:
+        raise ModelError(
+            "a model in memory keeps its dtype and device: use model.to(...) before load"
+        )
+    if getattr(model, "training", False):
+        raise ModelError(
+            "the model is in training mode, so dropout would act: call model.eval() first"
+        )
+    config = getattr(model, "config", None)
+    return str(getattr(config, "_name_or_path", "") or type(model).__name__)
+
+
+def _require_hugging_face(model: Any, tokenizer: Any) -> None:
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
         raise ModelError(
             f"{type(model).__name__} is no Hugging Face model: give a name, a folder or such a model"
         )
     if tokenizer is None:
         raise ModelError("a model in memory needs its tokenizer: load(model, tokenizer)")
-    if dtype is not None or device is not None:
-        raise ModelError(
-            "a model in memory keeps its dtype and device: use model.to(...) before load"
-        )
-    if model.training:
-        raise ModelError(
-            "the model is in training mode, so dropout would act: call model.eval() first"
-        )
-    return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
 
 
 def _revision(hf: Any) -> str | None:
-    return getattr(hf.config, "_commit_hash", None)
+    return getattr(getattr(hf, "config", None), "_commit_hash", None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workbench.errors import SettingError
+from workbench.models.chat import CHAT_ROLES
 from workbench.models.tokens import EncodedPrompt
 
 __all__ = ["ROLES", "Positions", "checked_positions", "resolve_positions"]
@@ -17,7 +18,7 @@ Positions = str | int | slice | Iterable[int]
 Places always go prompt by prompt and by ascending position, in whatever order indices are given.
 """
 
-ROLES = ("all", "last", "subject", "first_subject", "last_subject", "after_subject")
+ROLES = ("all", "last", "subject", "first_subject", "last_subject", "after_subject", *CHAT_ROLES)
 
 
 def checked_positions(spec: Positions) -> str | slice | tuple[int, ...]:
@@ -56,7 +57,8 @@ def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
 
     Raises:
         SettingError: what `checked_positions` refuses, or an index outside the prompt.
-        PromptError: a role of the subject in a prompt whose subject cannot be placed.
+        PromptError: a role of the subject in a prompt whose subject cannot be placed, or one of a
+            chat in a prompt that is none or has no such turn.
     """
     known = checked_positions(spec)
     if isinstance(known, str):
@@ -71,6 +73,8 @@ def _role(role: str, prompt: EncodedPrompt) -> list[int]:
         return list(range(len(prompt)))
     if role == "last":
         return [len(prompt) - 1]
+    if role in CHAT_ROLES:
+        return prompt.turns(role)
     first, last = prompt.subject
     if role == "after_subject":
         return [_index(last + 1, prompt)]
@@ -81,6 +85,6 @@ def _index(index: int, prompt: EncodedPrompt) -> int:
     length = len(prompt)
     if not -length <= index < length:
         raise SettingError(
-            f"position {index} is outside prompt {prompt.prompt.text[:40]!r}: it has {length} tokens"
+            f"position {index} is outside prompt {prompt.text[:40]!r}: it has {length} tokens"
         )
     return index % length

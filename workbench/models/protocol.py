@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import RLock
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -29,8 +29,9 @@ class Model(Protocol):
     name: str
     tokens: Tokens
     token_limit: int | None
-    lock: RLock
 
+    @property
+    def lock(self) -> AbstractContextManager[Any]: ...
     @property
     def engine(self) -> str: ...
     @property

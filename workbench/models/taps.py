@@ -11,7 +11,7 @@ from workbench.errors import SettingError
 from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Places
 from workbench.models.edits import Edit
-from workbench.models.hooks import Point, Tap
+from workbench.models.hooks import Attachable, Tap
 from workbench.models.keys_values import KeyValues
 from workbench.models.sites import Site
 
@@ -20,11 +20,11 @@ __all__ = ["edit_taps", "gathering", "recording", "shifted"]
 Key = TypeVar("Key")
 
 
-def gathering(where: Places, out: dict[Site, Tensor], site: Site) -> Tap:
-    """Put the values at `where`, a copy, into `out[site]`."""
+def gathering(where: Places, out: dict[Key, Tensor], key: Key) -> Tap:
+    """Put the values at `where`, a copy, into `out[key]`."""
 
     def tap(value: Tensor) -> None:
-        out[site] = where.gather(value)
+        out[key] = where.gather(value)
 
     return tap
 
@@ -38,7 +38,7 @@ def recording(out: dict[Key, Tensor], key: Key) -> Tap:
     return tap
 
 
-def edit_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
+def edit_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Attachable, Tap]]:
     """The taps that make `edit` at `where`."""
     if edit.target.name == "resid_mid":
         return _resid_mid_taps(anatomy, edit, where)
@@ -50,7 +50,7 @@ def edit_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, 
 
 
 def _changed(edit: Edit, old: Tensor, where: Places) -> Tensor:
-    """The new values, [N, d].
+    """The new values, [N, ...] as the old ones.
 
     Raises:
         SettingError: the edit gives another shape.
@@ -59,14 +59,14 @@ def _changed(edit: Edit, old: Tensor, where: Places) -> Tensor:
     if new.shape not in (old.shape, old.shape[1:]):
         raise SettingError(
             f"edit of {edit.target} gives shape {tuple(new.shape)}: expected {tuple(old.shape)} "
-            f"(places, width) or {tuple(old.shape[1:])}"
+            f"(places first) or {tuple(old.shape[1:])}"
         )
     return new.expand_as(old)
 
 
-def _resid_mid_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Point, Tap]]:
+def _resid_mid_taps(anatomy: Anatomy, edit: Edit, where: Places) -> list[tuple[Attachable, Tap]]:
     """Set resid_mid by replacing attn_out, so that the skip connection sees the edit too."""
-    anatomy.require_resid_mid()
+    anatomy.require("resid_mid")
     layer = edit.target.layer
     before: dict[str, Tensor] = {}
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from workbench.errors import PromptError, TargetError
+from workbench.models.chat import Chat, Spans, render, template_hash
 from workbench.models.fingerprint import hash_text
 from workbench.prompts import Prompt
 
@@ -24,8 +25,10 @@ class EncodedPrompt:
     Attributes:
         prompt: the prompt.
         ids: its token ids, special tokens included.
-        spans: the (start, end) characters of each token; (0, 0) for special tokens.
+        spans: the (start, end) characters of each token; (0, 0) for special tokens that were added,
+            and for every token of a tokenizer that does not know them.
         target, foil: token ids, or None.
+        chat: the messages as the chat template writes them; None where the prompt is a text.
     """
 
     prompt: Prompt
@@ -33,25 +36,53 @@ class EncodedPrompt:
     spans: tuple[tuple[int, int], ...]
     target: int | None
     foil: int | None
+    chat: Chat | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def text(self) -> str:
+        """The text that the tokens are of; of a chat, what its template writes."""
+        return self.prompt.text if self.chat is None else self.chat.text
 
     @cached_property
     def subject(self) -> tuple[int, int]:
         """First and last token position of the subject.
 
         Raises:
-            PromptError: no subject, or one that does not occur exactly once.
+            PromptError: no subject, or one that does not occur exactly once; or the tokenizer does
+                not say which characters its tokens are of.
         """
-        start, end = self._subject_characters()
-        inside = [i for i, (a, b) in enumerate(self.spans) if a < end and b > start]
+        inside = self._inside(*self._subject_characters())
         if not inside:
             raise PromptError(f"subject {self.prompt.subject!r} covers no token of the prompt")
         return inside[0], inside[-1]
 
+    def turns(self, role: str) -> list[int]:
+        """Token positions of what `role` says in a chat; of "generation_prompt", of what opens a turn.
+
+        Raises:
+            PromptError: the prompt is no chat, or holds nothing of the role; or as for `subject`.
+        """
+        if self.chat is None:
+            raise PromptError(
+                f"prompt {self.text[:40]!r} is no chat: give it as messages to use positions {role!r}"
+            )
+        spans = self.chat.spans(role)
+        return sorted({i for start, end in spans for i in self._inside(start, end)})
+
+    def _inside(self, start: int, end: int) -> list[int]:
+        """The tokens that hold a character of [start, end)."""
+        if not any(stop for _, stop in self.spans):
+            raise PromptError(
+                "the tokenizer does not say which characters its tokens are of (it is a slow one): give "
+                "positions as indices, or load a fast tokenizer"
+            )
+        return [i for i, (a, b) in enumerate(self.spans) if a < end and b > start]
+
     def _subject_characters(self) -> tuple[int, int]:
-        subject, text = self.prompt.subject, self.prompt.text
+        subject, text = self.prompt.subject, self.text
         if subject is None:
             raise PromptError(f"prompt {text[:40]!r} has no subject: give one to use its positions")
         if not isinstance(subject, str):
@@ -73,34 +104,49 @@ class EncodedPrompt:
 class Tokens:
     """A tokenizer with one stated policy.
 
-    A prompt gets the special tokens that its tokenizer puts *before* a text, once: never a second
-    BOS where the text already begins with one, and never a closing token, after which there would
-    be nothing to predict.
+    A text gets the special tokens that its tokenizer puts *before* one, once: never a second BOS
+    where it already begins with one, and never a closing token, after which there would be nothing
+    to predict. An encoder's text gets its closing tokens too, without which it was never trained.
+    A chat gets those that its template writes, and no others.
+
+    Args:
+        closed: whether a text gets its closing tokens.
     """
 
-    policy = "the tokenizer's own opening tokens, once; no closing tokens"
-
-    def __init__(self, tokenizer: Any, n_rows: int) -> None:
+    def __init__(self, tokenizer: Any, n_rows: int, *, closed: bool = False) -> None:
         self.tokenizer = tokenizer
         self.n_rows = n_rows
+        self.closed = closed
         self._texts: dict[int, str] = {}
 
+    @property
+    def policy(self) -> str:
+        """Which special tokens a prompt gets, in words."""
+        open_only = "opening tokens, once; no closing tokens"
+        own = "opening and closing tokens, once" if self.closed else open_only
+        return f"the tokenizer's own {own}; a chat: its template's alone"
+
     @cached_property
-    def _opening(self) -> tuple[int, ...]:
-        """The special tokens that the tokenizer puts before a text."""
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before and after a text."""
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self.tokenizer("a", add_special_tokens=True)["input_ids"]
         width = len(bare)
         for start in range(len(full) - width + 1):
             if full[start : start + width] == bare:
-                return tuple(full[:start])
-        return ()
+                return tuple(full[:start]), tuple(full[start + width :])
+        return (), ()
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with the vocabulary or the special tokens."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         return hash_text(f"{vocabulary} {self.tokenizer.special_tokens_map}")
+
+    @property
+    def template(self) -> str | None:
+        """16 hex digits of the chat template; None where the tokenizer has none."""
+        return template_hash(self.tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -116,15 +162,17 @@ class Tokens:
 
         Raises:
             PromptError: a prompt without tokens, longer than `context` (it is never cut), or with a
-                token that the model has no embedding for.
+                token that the model has no embedding for; a chat without a template, or that its
+                template refuses.
             TargetError: a target or foil that is not one token of the model.
         """
-        ids, spans = self._ids(prompt.text)
+        chat = render(self.tokenizer, prompt.messages) if prompt.messages else None
+        ids, spans = self._ids(prompt.text) if chat is None else self._coded(chat.text)
         if not ids:
-            raise PromptError(f"prompt {prompt.text!r} has no tokens: expected at least one")
+            raise PromptError(f"prompt {prompt.shown!r} has no tokens: expected at least one")
         if context is not None and len(ids) > context:
             raise PromptError(
-                f"prompt {prompt.text[:40]!r}... has {len(ids)} tokens: the model's context is "
+                f"prompt {prompt.shown[:40]!r}... has {len(ids)} tokens: the model's context is "
                 f"{context}; shorten it (prompts are never cut)"
             )
         if max(ids) >= self.n_rows:
@@ -134,19 +182,29 @@ class Tokens:
         target, foil = (
             self.token_id(t, n) for t, n in ((prompt.target, "target"), (prompt.foil, "foil"))
         )
-        return EncodedPrompt(prompt, ids, spans, target, foil)
+        return EncodedPrompt(prompt, ids, spans, target, foil, chat)
 
-    def _ids(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    def _ids(self, text: str) -> tuple[tuple[int, ...], Spans]:
+        """Ids and characters of `text` between the special tokens that it does not have yet."""
+        ids, spans = self._coded(text)
+        before, after = self._around
+        if ids[: len(before)] == before:
+            before = ()
+        if not self.closed or ids[len(ids) - len(after) :] == after:
+            after = ()
+        none = ((0, 0),)
+        return before + ids + after, none * len(before) + spans + none * len(after)
+
+    def _coded(self, text: str) -> tuple[tuple[int, ...], Spans]:
+        """Ids and characters of `text` alone."""
         fast = bool(getattr(self.tokenizer, "is_fast", False))
         coded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False
         )
         ids = tuple(coded["input_ids"])
-        spans = tuple((a, b) for a, b in coded["offset_mapping"]) if fast else ((0, 0),) * len(ids)
-        opening = self._opening
-        if opening and ids[: len(opening)] == opening:
-            return ids, spans
-        return opening + ids, ((0, 0),) * len(opening) + spans
+        return ids, tuple((a, b) for a, b in coded["offset_mapping"]) if fast else ((0, 0),) * len(
+            ids
+        )
 
     def token_id(self, token: str | int | None, role: str = "target") -> int | None:
         """The id of a target or foil given as text (without special tokens) or as an exact id.

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from workbench.errors import SettingError
+from workbench.models.attention import tapped, within_prompts
 from workbench.models.batch import Batch
 from workbench.models.captures import Captures, Read
+from workbench.models.checks import check
 from workbench.models.edits import Edit
 from workbench.models.engine import Engine, Factors, Part
+from workbench.models.families import family_of
 from workbench.models.forward import Start, keys_values, readout, run, silenced
 from workbench.models.gradients import Scalar, gradients
-from workbench.models.hooks import Point, Tap, attached, frozen
+from workbench.models.hooks import Attachable, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
+from workbench.models.quantised import require_plain_weights
 from workbench.models.sites import Site, SiteRequest
 from workbench.models.taps import edit_taps, gathering, recording, shifted
 from workbench.prompts import Prompts
@@ -30,6 +35,23 @@ class TorchModel(Engine):
     """A hooked model on plain torch hooks: the reference that the other engines are held to."""
 
     engine = "torch"
+
+    @classmethod
+    @override
+    def of(
+        cls, model: Any, tokenizer: Any, *, name: str, revision: str | None = None
+    ) -> TorchModel:
+        from workbench.models.encoder_decoder import EncoderDecoderModel
+
+        two_stacks = family_of(model.config).kind == "encoder_decoder"
+        return (EncoderDecoderModel if two_stacks else cls)(
+            model, tokenizer, name=name, revision=revision
+        )
+
+    @property
+    def network(self) -> Any:
+        """The module that a pass runs."""
+        return self.hf
 
     @override
     def read(
@@ -45,7 +67,8 @@ class TorchModel(Engine):
         wanted = [self._sites(read.sites, start) for read in reads]
         places = [shifted(batch.places(read.positions), prefix) for read in reads]
         values: list[dict[Site, Tensor]] = [{} for _ in reads]
-        taps = self._edit_taps(batch, edits, start, prefix)
+        last = max(site.layer for sites in wanted for site in sites)
+        taps = self._edit_taps(batch, edits, start, prefix, last)
         columns = []
         for sites, where, out in zip(wanted, places, values, strict=True):
             taps += [
@@ -55,10 +78,15 @@ class TorchModel(Engine):
             ]
             columns += [where.column] if _logits_of(sites) else []
         kept = torch.unique(torch.cat(columns)) if columns else None
-        last = max(site.layer for sites in wanted for site in sites)
-        with self.lock, torch.no_grad(), attached(taps):
+        with self.lock, torch.no_grad(), tapped(self.network, batch, taps, prefix):
             logits = run(
-                self.hf, self.anatomy, batch, columns=kept, start=start, last=last, prefix=prefix
+                self.network,
+                self.anatomy,
+                batch,
+                columns=kept,
+                start=start,
+                last=last,
+                prefix=prefix,
             )
         for sites, where, out in zip(wanted, places, values, strict=True):
             site = _logits_of(sites)
@@ -70,15 +98,30 @@ class TorchModel(Engine):
         ]
 
     def _edit_taps(
-        self, batch: Batch, edits: Sequence[Edit], start: Start | None, prefix: KeyValues | None
-    ) -> list[tuple[Point, Tap]]:
-        """Taps in the order of the edits, but resid_mid last: it builds on resid_pre and attn_out."""
-        taps: list[tuple[Point, Tap]] = []
+        self,
+        batch: Batch,
+        edits: Sequence[Edit],
+        start: Start | None,
+        prefix: KeyValues | None,
+        last: int,
+    ) -> list[tuple[Attachable, Tap]]:
+        """Taps in the order of the edits, but resid_mid last: it builds on resid_pre and attn_out.
+
+        Edits above layer `last` are checked and left out: their blocks are not run.
+        """
+        taps: list[tuple[Attachable, Tap]] = []
         for edit in sorted(edits, key=lambda edit: edit.target.name == "resid_mid"):
             self._sites([edit.site], start)
             where = shifted(batch.places(edit.positions), prefix)
-            taps += edit_taps(self.anatomy, edit, where)
+            made = edit_taps(self.anatomy, edit, where)
+            taps += made if edit.target.layer <= last else []
         return taps
+
+    @override
+    def with_adapter(self, name: str | None) -> Self:
+        view = super().with_adapter(name)
+        check(view)
+        return view
 
     # --- gradients -------------------------------------------------------------------------
 
@@ -97,9 +140,12 @@ class TorchModel(Engine):
             raise SettingError("logits: expected a site inside the network to differentiate at")
         points = [self.anatomy.gradient_point(site) for site in wanted]
         with self.lock:
-            grads = gradients(self.hf, self.anatomy, batch, scalar, points, at)
+            grads = gradients(self.network, self.anatomy, batch, scalar, points, at)
         where = batch.places(positions)
         values = {s: where.gather(g) for s, g in zip(wanted, grads, strict=True)}
+        for site in values:
+            if site.name == "pattern":
+                values[site] = within_prompts(values[site], batch, where)
         return Captures(values, where, batch, self.readout)
 
     @override
@@ -112,12 +158,14 @@ class TorchModel(Engine):
         at: Positions = "last",
     ) -> dict[tuple[str, int], Factors]:
         batch = self._batch(batch).padded_right()
-        modules = [self.anatomy.part(layer, self.anatomy.map_path(name)) for name, layer in maps]
         inputs: dict[int, Tensor] = {}
-        taps = [(Point(m, "input"), recording(inputs, i)) for i, m in enumerate(modules)]
+        before = [self.anatomy.map_point(name, layer, "input") for name, layer in maps]
+        points = [self.anatomy.map_point(name, layer, "output") for name, layer in maps]
+        for (name, layer), point in zip(maps, points, strict=True):
+            require_plain_weights(point.module, f"factors of {name}, layer {layer}")
+        taps = [(point, recording(inputs, i)) for i, point in enumerate(before)]
         with self.lock, attached(taps):
-            points = [Point(module, "output") for module in modules]
-            deltas = gradients(self.hf, self.anatomy, batch, loss, points, at)
+            deltas = gradients(self.network, self.anatomy, batch, loss, points, at)
         where = batch.places(positions)
         return {
             (name, layer): Factors(where.gather(inputs[i]), where.gather(deltas[i]))
@@ -136,32 +184,34 @@ class TorchModel(Engine):
         prefix: KeyValues | None = None,
     ) -> Tensor:
         batch = self._batch(batch)
-        block, family = self.anatomy.block(layer), self.anatomy.family
+        family = self.anatomy.family
         found: dict[int, Tensor] = {}
         site = {"block": "resid_post", "attention": "attn_out", "mlp": "mlp_out"}[part]
         tap = (self.anatomy.point(Site(site, layer)), recording(found, 0))
         with self.lock, torch.no_grad(), ExitStack() as stack:
-            if part == "attention":
-                stack.enter_context(silenced(block.get_submodule(family.mlp), returns_tuple=False))
+            if part == "attention" and family.mlp:
+                mlp = self.anatomy.part(layer, family.mlp)
+                stack.enter_context(silenced(mlp, family.mlp_outputs, family.adds_residual))
             if part == "mlp":
-                stack.enter_context(
-                    silenced(block.get_submodule(family.attention), returns_tuple=True)
-                )
+                for path in filter(None, (family.attention, family.cross_attention)):
+                    attention = self.anatomy.part(layer, path)
+                    count = family.attention_outputs
+                    stack.enter_context(silenced(attention, count, family.adds_residual))
             stack.enter_context(attached([tap]))
             start = self._checked_start(batch, (layer - 1, states), prefix)
-            run(self.hf, self.anatomy, batch, start=start, last=layer, prefix=prefix)
+            run(self.network, self.anatomy, batch, start=start, last=layer, prefix=prefix)
         return found[0]
 
     @override
     def keys_values(self, batch: Batch | Prompts) -> KeyValues:
         with self.lock, torch.no_grad():
-            return keys_values(self.hf, self._batch(batch))
+            return keys_values(self.network, self.anatomy, self._batch(batch))
 
     @override
     def readout(self, resid: Tensor) -> Tensor:
-        guard = frozen(self.hf) if resid.requires_grad else torch.no_grad()
+        guard = frozen(self.network) if resid.requires_grad else torch.no_grad()
         with self.lock, guard:
-            return readout(self.hf, self.anatomy, resid)
+            return readout(self.network, self.anatomy, resid)
 
 
 def _logits_of(sites: Sequence[Site]) -> Site | None:

@@ -100,9 +100,10 @@ def _prompt_table(prompts: PromptSet, attempt: Attempt) -> pl.DataFrame:
 
 def _prompt_row(prompt: Prompt, encoded: EncodedPrompt | None, model: Model) -> dict[str, Any]:
     """One prompt; what its tokens are is not known where it could not be encoded."""
-    row: dict[str, Any] = {"text": prompt.text, "group": prompt.group}
+    row: dict[str, Any] = {"text": prompt.shown, "group": prompt.group}
     if encoded is None:
         return row
+    row["text"] = encoded.text
     followed = {"target": encoded.target, "foil": encoded.foil}
     texts = {role: model.tokens.text(i) for role, i in followed.items() if i is not None}
     return row | texts | {"tokens": len(encoded.ids)}

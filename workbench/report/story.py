@@ -12,6 +12,7 @@ from workbench.instrument import Instrument, SetLevel
 from workbench.report.folder import PROMPTS, Folder
 from workbench.report.sections import Listing, Section
 from workbench.report.words import duration, moment
+from workbench.results import called
 from workbench.settings import text_of
 from workbench.store.manifest import read_manifest
 
@@ -66,7 +67,8 @@ def told(folder: Folder, sections: Mapping[Instrument, Section]) -> Story:
     manifest = read_manifest(folder.path)
     prompts = pl.scan_parquet(folder.files(PROMPTS))
     failures = _failures(folder)
-    model, source = manifest["recorded"]["model"]["name"], manifest["recorded"]["prompts"]["name"]
+    model = called(manifest["model"] | manifest["recorded"]["model"])
+    source = manifest["recorded"]["prompts"]["name"]
     count = manifest["prompts"]["count"]
     measured = f"{count - failures.prompts} of {count} prompts"
     titles = ", ".join(instrument.title for instrument in sections)
@@ -140,7 +142,7 @@ def _model_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     model = manifest["model"] | manifest["recorded"]["model"]
     revision = f", revision {model['revision']}" if model["revision"] else ""
     return [
-        ("Model", f"{model['name']}{revision} ({model['family']}, {model['n_layers']} layers)"),
+        ("Model", f"{called(model)}{revision} ({model['family']}, {model['n_layers']} layers)"),
         (
             "Computed in",
             f"{model['dtype']}, {model['attention']} attention, engine {model['engine']}",

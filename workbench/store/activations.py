@@ -155,10 +155,10 @@ class Store(NoBlocks):
 
     @cached_property
     def _numbers(self) -> dict[str, list[int]]:
-        """The numbers of the prompts of each text."""
+        """The numbers of the prompts of each text or transcript."""
         found: dict[str, list[int]] = defaultdict(list)
         for number, prompt in enumerate(self.prompts):
-            found[prompt.text].append(number)
+            found[prompt.shown].append(number)
         return dict(found)
 
     def encode(self, prompt: Prompt) -> StoredPrompt:
@@ -169,12 +169,12 @@ class Store(NoBlocks):
         """
         equal = [
             number
-            for number in self._numbers.get(prompt.text, ())
+            for number in self._numbers.get(prompt.shown, ())
             if _without_id(self.prompts[number]) == _without_id(prompt)
         ]
         if not equal:
             raise PromptError(
-                f"prompt {prompt.text[:40]!r} was not captured as it stands: expected one of the store's "
+                f"prompt {prompt.shown[:40]!r} was not captured as it stands: expected one of the store's "
                 f"{len(self)} prompts; measure it on the model"
             )
         return self._encoded[min(equal, key=lambda n: self.prompts[n] is not prompt)]
@@ -271,7 +271,7 @@ class Store(NoBlocks):
         for position in wanted:
             if position not in stored:
                 raise ResultError(
-                    f"position {position} of prompt {prompt.prompt.text[:40]!r} was not stored: the store "
+                    f"position {position} of prompt {prompt.text[:40]!r} was not stored: the store "
                     f"holds positions {self.positions!r}"
                 )
         return [stored[position] for position in wanted]

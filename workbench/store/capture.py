@@ -19,7 +19,7 @@ from workbench.instrument import Citation, Measured, Named, Reading
 from workbench.models.captures import Captures, Read
 from workbench.models.positions import Positions, checked_positions, resolve_positions
 from workbench.models.protocol import Model
-from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.sites import ATTENTION_SITES, Site, SiteRequest, expand_sites
 from workbench.models.tokens import EncodedPrompt
 from workbench.models.torch_engine import TorchModel
 from workbench.passes import CancelFlag, Gathered, Progress, gather, plan
@@ -132,7 +132,7 @@ def _job(
         )
     chosen = PromptSet.of(prompts)
     encoded = [model.encode(prompt) for prompt in chosen]
-    states = _States(expand_sites(sites, model.n_layers), checked_positions(positions))
+    states = _States(_vectors(sites, model.n_layers), checked_positions(positions))
     places = [len(resolve_positions(states.positions, prompt)) for prompt in encoded]
     trial = _trial(model, chosen, encoded, places, states, batch_size)
     require_last_step(model)
@@ -150,6 +150,15 @@ def _job(
     )
     dtypes = {site: trial[site].dtype for site in states.sites}
     return _Job(model, chosen, encoded, states, dtypes, description, batch_size)
+
+
+def _vectors(sites: str | Sequence[SiteRequest], n_layers: int) -> tuple[Site, ...]:
+    """The sites, refusing those that are not one vector a place."""
+    expanded = expand_sites(sites, n_layers)
+    for site in expanded:
+        if site.name in ATTENTION_SITES:
+            raise UnsupportedError(f"{site} is not stored: read it from the model itself")
+    return expanded
 
 
 def _trial(

@@ -1,8 +1,9 @@
 """A model's own last step, kept without its blocks: what reads stored states in the vocabulary.
 
-Kept are the config, the tokenizer, and the weights of the final norm and the unembedding. Rebuilt
-is the whole model without the memory of one: its blocks have no numbers, since a readout passes
-them over, and its embedding, which a readout overwrites, is a single zero.
+Kept are the config, the tokenizer, and the weights of the final norm, the unembedding and what some
+families have beside them (OPT's projection, BERT's head). Rebuilt is the whole model without the
+memory of one: its blocks have no numbers, since a readout passes them over, and its embedding, which
+a readout overwrites, is a single zero.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workbench.errors import ModelError, ResultError, UnsupportedError
+from workbench.models.families import family_of
+from workbench.models.quantised import require_plain_weights
 from workbench.models.torch_engine import TorchModel
 
 __all__ = ["keep_last_step", "last_step", "require_last_step", "stored_tokenizer"]
@@ -33,10 +36,13 @@ def require_last_step(model: TorchModel) -> None:
     """Refuse a model whose last step does not come back the same.
 
     Raises:
-        UnsupportedError: its class, or its tokenizer's, came with the model.
+        UnsupportedError: its class, or its tokenizer's, came with the model, or it has two stacks.
         ModelError: its readout is more than what is kept of it.
     """
     _require_plain_code(model)
+    _require_one_stack(model)
+    for part, module in _parts(model).items():
+        require_plain_weights(module, f"{model.name}: a store keeps its {part}")
     with TemporaryDirectory() as folder:
         _keep_plan(model, Path(folder))
         weights = {name: tensor.to(model.device) for name, tensor in _weights(model).items()}
@@ -82,8 +88,17 @@ def _require_plain_code(model: TorchModel) -> None:
             )
 
 
+def _require_one_stack(model: TorchModel) -> None:
+    if len(model.stacks) > 1:
+        raise UnsupportedError(
+            f"{model.name}: a store keeps the states of one stack of blocks, and "
+            f"{model.anatomy.config.model_type} has two: measure the model itself"
+        )
+
+
 def _parts(model: TorchModel) -> dict[str, nn.Module]:
-    return {"final_norm": model.anatomy.final_norm, "unembedding": model.hf.get_output_embeddings()}
+    anatomy, unembedding = model.anatomy, model.hf.get_output_embeddings()
+    return {"final_norm": anatomy.final_norm, "head": anatomy.head, "unembedding": unembedding}
 
 
 def _require_same(model: TorchModel, again: TorchModel) -> None:
@@ -157,11 +172,14 @@ def _reason(error: Exception) -> str:
 
 def _empty(folder: Path, dtype: torch.dtype) -> Any:
     """The model of the kept config, in evaluation mode, with no number in it."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = transformers.AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    kind = getattr(transformers, family_of(config).auto)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
+        return kind.from_config(
             config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
         ).eval()
 

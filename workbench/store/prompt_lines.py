@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import PromptError, ResultError
+from workbench.models.chat import Chat
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, PromptSet
 
@@ -47,7 +48,8 @@ def prompt_lines(prompts: PromptSet, encoded: Sequence[EncodedPrompt]) -> Iterat
 def _line(encoded: EncodedPrompt, called: int) -> str:
     try:
         line = json.dumps(
-            _fields(encoded) | {"prompt": _fields(encoded.prompt), "called": called},
+            _fields(encoded)
+            | {"prompt": _fields(encoded.prompt), "chat": _chat(encoded), "called": called},
             ensure_ascii=False,
             allow_nan=False,
         )
@@ -56,7 +58,7 @@ def _line(encoded: EncodedPrompt, called: int) -> str:
         same = False
     if not same:
         raise PromptError(
-            f"prompt {encoded.prompt.text[:40]!r} cannot be stored as JSON: expected labels and other "
+            f"prompt {encoded.prompt.shown[:40]!r} cannot be stored as JSON: expected labels and other "
             "fields of strings, numbers, lists and objects"
         )
     return line
@@ -65,6 +67,10 @@ def _line(encoded: EncodedPrompt, called: int) -> str:
 def _fields(data: Any) -> dict[str, Any]:
     """The fields of a dataclass, as they are (`asdict` copies every number of them)."""
     return {each.name: getattr(data, each.name) for each in fields(data)}
+
+
+def _chat(encoded: EncodedPrompt) -> dict[str, Any] | None:
+    return None if encoded.chat is None else _fields(encoded.chat)
 
 
 def hash_lines(lines: Iterable[str]) -> str:
@@ -115,8 +121,16 @@ def _encoded(line: dict[str, Any], number: int) -> StoredPrompt:
         tuple((start, end) for start, end in line["spans"]),
         line["target"],
         line["foil"],
+        _chat_of(line["chat"]),
         number=number,
     )
+
+
+def _chat_of(given: dict[str, Any] | None) -> Chat | None:
+    if given is None:
+        return None
+    spans = given["roles"].items()
+    return Chat(given["text"], {role: tuple((a, b) for a, b in found) for role, found in spans})
 
 
 def _prompt(given: dict[str, Any]) -> Prompt:

@@ -1,0 +1,1 @@
+"""Engine "transformer_lens": canonical sites on the hook points of a `TransformerBridge`."""

@@ -1,0 +1,86 @@
+"""What has to be known of a model family to find its sites: module paths, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["Family", "Kind"]
+
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
+
+AUTO: Mapping[Kind, str] = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder": "AutoModelForMaskedLM",
+    "encoder_decoder": "AutoModelForSeq2SeqLM",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Module paths of one family, relative to the whole model or to one block.
+
+    Attributes:
+        blocks: path of the list of blocks, from the language model.
+        final_norm: path of the norm before the unembedding, from the language model.
+        attention: path of the attention module, from a block.
+        mlp: path of the MLP, from a block; empty where its maps lie in the block itself.
+        attn_out: path of the module whose output attention *adds* to the residual stream (in
+            post-norm families the norm after attention, not attention itself).
+        mlp_out: the same for the MLP.
+        resid_mid: path of the module whose input is the residual stream between the two branches.
+        mlp_act: path of the down projection; its input is the vector of neuron activations.
+        attn_z: path of attention's output projection; its input is every head's output.
+        attn_product: path of the module that multiplies queries and keys; empty where it is
+            attention itself.
+        maps: the MLP's linear maps, by the name the literature gives them.
+        cross_attention: path of the module whose output attention to an encoder adds.
+        cross_z: path of that attention's output projection.
+        parallel: whether both branches read the same state (no resid_mid then), or the name of the
+            config flag that says so.
+        lacks: sites that the family does not have (their paths are empty), and why.
+        kind: "decoder" (causal), "encoder" (every token sees every other), or "encoder_decoder"
+            (paths of the decoder, whose blocks attend to an encoder too).
+        multiplier: the config's factor on what a branch adds, applied after its module.
+        adds_residual: whether attention and MLP take the residual stream as their second argument
+            and return the sum.
+        flat_mlp: whether the block flattens the batch, [rows * width, d], before its MLP.
+        block_outputs, attention_outputs, mlp_outputs: how many values the module returns, the
+            states first.
+        passes_on: which of its arguments a block returns behind the states, for the next block; the
+            first block makes them.
+        head: path of what the last step has beside the final norm and the unembedding, where it has.
+        requires: config values without which the paths mean something else.
+    """
+
+    blocks: str
+    final_norm: str
+    attention: str
+    mlp: str
+    attn_out: str
+    mlp_out: str
+    resid_mid: str
+    mlp_act: str
+    attn_z: str
+    maps: Mapping[str, str] = field(default_factory=dict)
+    cross_attention: str = ""
+    cross_z: str = ""
+    parallel: bool | str = False
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = "decoder"
+    multiplier: str = ""
+    adds_residual: bool = False
+    flat_mlp: bool = False
+    block_outputs: int = 1
+    attention_outputs: int = 2
+    mlp_outputs: int = 1
+    passes_on: tuple[int, ...] = ()
+    head: str = ""
+    requires: Mapping[str, object] = field(default_factory=dict)
+    attn_product: str = ""
+
+    @property
+    def auto(self) -> str:
+        """The transformers class that loads a model of the family."""
+        return AUTO[self.kind]

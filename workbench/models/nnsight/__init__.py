@@ -1,0 +1,1 @@
+"""Engine "nnsight": each pass is one nnsight trace, here or on NDIF."""
