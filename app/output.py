@@ -10,9 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from workbench.passes import Progress
-    from workbench.results import Result
+    from workbench.shown import Shown
 
-__all__ = ["print_result", "show_progress"]
+__all__ = ["print_table", "show_progress"]
 
 
 def show_progress(progress: Progress) -> None:
@@ -25,7 +25,7 @@ def show_progress(progress: Progress) -> None:
     sys.stderr.flush()
 
 
-def print_result(result: Result) -> None:
+def print_table(result: Shown) -> None:
     """A plain table; every number is in --json and --out."""
     frame = result.to_frame().dropna(axis="columns", how="all")
     shown = frame.map(_short)

@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)  # it saves a file
     names: dict[str, Any] = {}
     for block in blocks:
@@ -42,3 +42,24 @@ def test_notebook(path: Path) -> None:
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output.output_type == "error"]
     assert any("application/vnd.plotly.v1+json" in output.get("data", {}) for output in shown)
+
+
+# PEFT asks transformers for it under its old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_moves_one_fact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves a file
+    runpy.run_path(str(EXAMPLES / "adapter.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    last = re.findall(r"^atlas( \+ rome)? +layer 6: top '(.*)'$", printed, flags=re.MULTILINE)
+    assert last == [("", " Paris"), (" + rome", " Rome")]
+    first = re.findall(r"^atlas.* layer [012]: top (.*)$", printed, flags=re.MULTILINE)
+    assert first[:3] == first[3:]  # they do not part before
+    parted = re.search(r"They part at layer (\d)", printed)
+    kept = re.search(r"(\d+)% of the other facts", printed)
+    assert parted is not None
+    assert kept is not None
+    assert int(parted[1]) in (3, 4, 5)
+    assert int(kept[1]) >= 90
+    assert "Plotly" in (tmp_path / "adapter.html").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@
 >>> lens = LogitLens(top_k=5)(model, "The Eiffel Tower is located in the city of")
 """
 
+from workbench.comparison import Comparison, compare
 from workbench.errors import (
     Cancelled,
     ModelError,
@@ -30,6 +31,7 @@ from workbench.models import (
     Batch,
     Captures,
     Edit,
+    Engine,
     Factors,
     KeyValues,
     Model,
@@ -53,8 +55,10 @@ __all__ = [
     "Cancelled",
     "Captures",
     "Citation",
+    "Comparison",
     "Driving",
     "Edit",
+    "Engine",
     "Factors",
     "Instrument",
     "KeyValues",
@@ -82,6 +86,7 @@ __all__ = [
     "UnsupportedError",
     "WorkbenchError",
     "capture",
+    "compare",
     "load",
     "measure",
     "plan",

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import ResultError
 from workbench.instrument import find
+from workbench.shown import WRITERS, Shown, Writers
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["Result", "checked_destination", "plot_layers"]
-
-TABLE_ROWS = 20
+__all__ = ["Result", "called", "plot_layers"]
 
 
-class Result:
+def _write_netcdf(result: Result, path: Path) -> None:
+    result.data.to_netcdf(path, engine="h5netcdf")
+
+
+class Result(Shown):
     """What an instrument measured.
 
     Attributes:
@@ -30,6 +30,8 @@ class Result:
             `attrs["unit"]`. The axis `place` stacks (prompt, position), since prompts differ in
             length; `prompt`, `position` and `token` are its coordinates.
     """
+
+    writers: ClassVar[Writers] = {".nc": _write_netcdf, **WRITERS}
 
     def __init__(self, data: xr.Dataset) -> None:
         for needed in ("instrument", "provenance"):
@@ -59,7 +61,7 @@ class Result:
     def __repr__(self) -> str:
         made_of = self.provenance
         sizes = ", ".join(f"{dim} {size}" for dim, size in self.data.sizes.items())
-        return f"<{self.instrument} of {made_of['model']['name']}: {sizes}>"
+        return f"<{self.instrument} of {called(made_of['model'])}: {sizes}>"
 
     def plot(self, theme: str = "light", **options: Any) -> go.Figure:
         """The figure that report and app draw too; `options` are the instrument's."""
@@ -68,30 +70,6 @@ class Result:
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows: the same keys on the command line, in reports and in Parquet."""
         return list(find(self.instrument).rows(self.data))
-
-    def to_frame(self) -> pd.DataFrame:
-        """The tidy rows as a pandas DataFrame; (token, score) pairs become dicts, as Parquet needs."""
-        import pandas as pd
-
-        rows = [{key: _structs(value) for key, value in row.items()} for row in self.rows()]
-        return pd.DataFrame(rows)
-
-    def save(self, path: str | Path) -> Path:
-        """Save by suffix: all of it (.nc), tidy rows (.parquet, .csv, .json) or the figure.
-
-        Figures are .html, .png, .svg or .pdf; for other than the default figure or size, see `plot`
-        and `workbench.figures.save_figure`. netCDF alone can be loaded back; every file can be read
-        without this project, and appears whole or not at all.
-
-        Raises:
-            ResultError: another suffix, or a folder that is not there.
-        """
-        path = checked_destination(path)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
-            unfinished = Path(folder) / path.name
-            WRITERS[path.suffix](self, unfinished)
-            unfinished.replace(path)
-        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -116,23 +94,10 @@ class Result:
         made_of = self.provenance
         settings = ", ".join(f"{k}={v!r}" for k, v in made_of["settings"].items())
         version = made_of["versions"]["mechanistic-interpretability-workbench"]
-        sentence = citation.sentence.format(settings=settings, model=made_of["model"]["name"])
+        sentence = citation.sentence.format(settings=settings, model=called(made_of["model"]))
         return (
             f"{sentence} (Mechanistic Interpretability Workbench {version}).\n\n{citation.bibtex}\n"
         )
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Plotly's own MIME type and a plain table: nothing that loads from a network."""
-        from workbench.figures import graph_config
-
-        figure: dict[str, Any] = json.loads(self.plot().to_json())
-        figure["config"] = graph_config()
-        table = self.to_frame().head(TABLE_ROWS).to_html(escape=True, index=False)
-        return {
-            "application/vnd.plotly.v1+json": figure,
-            "text/html": table,
-            "text/plain": repr(self),
-        }
 
 
 def plot_layers(
@@ -158,7 +123,7 @@ def plot_layers(
     """
     from workbench.figures import layer_panels, themed
 
-    weights = {(r.provenance["model"]["name"], r.provenance["model"]["weights"]) for r in results}
+    weights = {_identity(result.provenance["model"]) for result in results}
     if len(weights) > 1:
         names = ", ".join(f"{name} ({digits})" for name, digits in sorted(weights))
         raise ResultError(f"results of different models share no layer axis: {names}")
@@ -169,46 +134,14 @@ def plot_layers(
     return layer_panels(groups, themed(theme), layer=layer, position=position)
 
 
-def checked_destination(path: str | Path) -> Path:
-    """`path`, if a result could be saved there.
-
-    Raises:
-        ResultError: a suffix that says nothing, or a place that cannot be written.
-    """
-    path = Path(path)
-    if path.suffix not in WRITERS:
-        raise ResultError(f"{path}: expected a suffix of {', '.join(WRITERS)}")
-    if not path.parent.is_dir():
-        raise ResultError(f"no folder {path.parent}: make it first")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ResultError(
-            f"{path} cannot be written: it is a folder, or stands in one that is closed"
-        )
-    return path
+def called(model: Mapping[str, Any]) -> str:
+    """What the provenance of a model calls it: its name, and that of the adapter that was on."""
+    adapter = model.get("adapter")
+    return str(model["name"]) if adapter is None else f"{model['name']} + {adapter['name']}"
 
 
-def _structs(value: Any) -> Any:
-    """[[token, score], ...] -> [{"token": ..., "score": ...}, ...]; anything else as it is."""
-    if not (isinstance(value, list) and all(isinstance(pair, list) for pair in value)):
-        return value
-    return [{"token": token, "score": score} for token, score in value]
-
-
-def _write_json(result: Result, path: Path) -> None:
-    text = json.dumps(result.rows(), ensure_ascii=False, allow_nan=False)
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_figure(result: Result, path: Path) -> None:
-    from workbench.figures import save_figure
-
-    save_figure(result.plot(), path)
-
-
-WRITERS: Mapping[str, Callable[[Result, Path], Any]] = {
-    ".nc": lambda result, path: result.data.to_netcdf(path, engine="h5netcdf"),
-    ".parquet": lambda result, path: result.to_frame().to_parquet(path),
-    ".csv": lambda result, path: result.to_frame().to_csv(path, index=False),
-    ".json": _write_json,
-    **dict.fromkeys((".html", ".png", ".svg", ".pdf"), _write_figure),
-}
+def _identity(model: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and hash of the weights, those of an adapter included."""
+    adapter = model.get("adapter")
+    added = "" if adapter is None else f" + {adapter['weights']}"
+    return called(model), f"{model['weights']}{added}"

@@ -6,6 +6,7 @@ figures; nothing here knows an instrument, a notebook or the app.
 
 from workbench.figures.axes import layer_name, layer_ticks
 from workbench.figures.bars import token_bars
+from workbench.figures.compared import compared
 from workbench.figures.curves import Curves, layer_curves, layer_mark
 from workbench.figures.grid import Cells, box, layer_grid
 from workbench.figures.layers import layer_marks, layer_panels
@@ -32,6 +33,7 @@ __all__ = [
     "Theme",
     "Words",
     "box",
+    "compared",
     "graph_config",
     "layer_curves",
     "layer_grid",

@@ -48,7 +48,7 @@ class Quantity:
 def exp(logarithms: xr.DataArray) -> xr.DataArray:
     """Probabilities from log-probabilities in nat."""
     found: xr.DataArray = ufuncs.exp(logarithms)
-    return found
+    return found.assign_attrs(unit="probability")
 
 
 def unit_interval(low: float, high: float) -> tuple[float, float]:
