@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workbench
 
-.PHONY: setup browser demo test test-cuda check bench clean
+.PHONY: setup browser demo test test-cuda check conformance bench clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_structure.py
+
+# Every engine on every family against Hugging Face; writes the documentation's table.
+conformance: setup
+	mkdir -p test-artefacts docs
+	$(BIN)/python -m tests.conformance --json test-artefacts/conformance.jsonl --markdown docs/conformance.md
 
 bench: setup browser
 	$(BIN)/python -m benchmarks $(ARGS)

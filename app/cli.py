@@ -1,4 +1,4 @@
-"""The command line: `workbench run`, `report`, `app`, `jobs`, `doctor`."""
+"""The command line: `workbench run`, `compare`, `report`, `app`, `jobs`, `doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from workbench.errors import PromptError, SettingError, WorkbenchError
+from app import options
+from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     import workbench as wb
@@ -26,13 +27,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ModelOption = Annotated[str, typer.Option(help="Hub name, local folder, or a bundled model.")]
-DtypeOption = Annotated[
-    str | None, typer.Option(help="float32, bfloat16, float64; as stored if not given.")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
-EngineOption = Annotated[str, typer.Option(help="Model engine.")]
 
 FAILED = 2
 
@@ -62,25 +56,22 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
 @one_line_errors
 def run(
     instrument: Annotated[str, typer.Argument(help="Its name, such as logit_lens.")],
-    model: ModelOption = "atlas",
-    prompt: Annotated[str | None, typer.Option(help="One prompt.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSONL, CSV, TSV or text file.")] = None,
-    target: Annotated[str | None, typer.Option(help="A token, as text.")] = None,
-    target_id: Annotated[int | None, typer.Option(help="A token, as its exact id.")] = None,
-    foil: Annotated[str | None, typer.Option(help="A token to compare the target with.")] = None,
-    subject: Annotated[str | None, typer.Option(help="The words the prompt is about.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the instrument."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="The most prompts in a batch.")] = None,
-    dtype: DtypeOption = None,
-    device: DeviceOption = None,
-    engine: EngineOption = "torch",
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the model.")
-    ] = False,
+    model: options.Model = "atlas",
+    prompt: options.OnePrompt = None,
+    chat: options.Chat = None,
+    prompts: options.PromptFile = None,
+    target: options.Target = None,
+    target_id: options.TargetId = None,
+    foil: options.Foil = None,
+    subject: options.Subject = None,
+    settings: options.Settings = None,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    engine: options.Engine = "torch",
+    adapter: options.Adapter = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON array of rows on stdout.")
     ] = False,
@@ -91,19 +82,22 @@ def run(
 ) -> None:
     """Measure prompts with one instrument."""
     import workbench as wb
-    from app.output import print_result, show_progress
-    from workbench.results import checked_destination
+    from app.given import prompts_of
+    from app.output import print_table, show_progress
+    from workbench.results import Result
     from workbench.settings import configure
+    from workbench.shown import destination
 
     configured = configure(instrument, settings or [])
-    chosen = _prompts(prompt, prompts, target, target_id, foil, subject)
+    chosen = prompts_of(prompt, chat, prompts, target, target_id, foil, subject)
     if out is not None:
-        checked_destination(out)
+        destination(out, Result.writers)
     loaded = _load(
         model,
         dtype=dtype,
         device=device,
         engine=engine,
+        adapter=adapter,
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
@@ -119,36 +113,50 @@ def run(
     if as_json:
         typer.echo(json.dumps(result.rows(), ensure_ascii=False, allow_nan=False))
     elif out is None:
-        print_result(result)
+        print_table(result)
 
 
-def _prompts(
-    prompt: str | None,
-    file: Path | None,
-    target: str | None,
-    target_id: int | None,
-    foil: str | None,
-    subject: str | None,
-) -> wb.PromptSet:
+@cli.command()
+@one_line_errors
+def compare(
+    base: Annotated[str, typer.Argument(help="Hub name, local folder, or a bundled model.")],
+    instruments: options.Instruments,
+    tuned: Annotated[str | None, typer.Argument(help="The other model, if not --adapter.")] = None,
+    adapter: options.Adapter = None,
+    prompt: options.OnePrompt = None,
+    chat: options.Chat = None,
+    prompts: options.PromptFile = None,
+    target: options.Target = None,
+    target_id: options.TargetId = None,
+    foil: options.Foil = None,
+    subject: options.Subject = None,
+    settings: options.SettingsOfMany = None,
+    batch_size: options.BatchSize = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON array of rows on stdout.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="New folder for rows and figures.")] = None,
+) -> None:
+    """Measure the same prompts in a base and a fine-tuned model, or with and without an adapter."""
     import workbench as wb
+    from app.compare_command import checked_folder, hand_over, pair
+    from app.given import prompts_of
+    from app.output import show_progress
+    from app.report_command import configured
 
-    if (prompt is None) == (file is None):
-        raise PromptError("expected either --prompt TEXT or --prompts FILE")
-    if target is not None and target_id is not None:
-        raise SettingError("expected either --target TEXT or --target-id N, not both")
-    goal = target if target_id is None else target_id
-    if prompt is not None:
-        return wb.PromptSet.of(wb.Prompt(prompt, target=goal, foil=foil, subject=subject))
-    given = {"--target": goal, "--foil": foil, "--subject": subject}
-    for option, value in given.items():
-        if value is not None:
-            raise SettingError(
-                f"{option} belongs to --prompt: in a prompts file it stands in each line"
-            )
-    return wb.PromptSet.read(str(file))
+    chosen = configured(instruments, settings or [])
+    asked = prompts_of(prompt, chat, prompts, target, target_id, foil, subject)
+    checked_folder(out)
+    load = functools.partial(_load, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    models = pair(load, base, tuned, adapter)
+    found = wb.compare(*models, asked, chosen, batch_size=batch_size, progress=show_progress)
+    hand_over(found, out, as_json=as_json)
 
 
-def _load(model: str, **options: Any) -> wb.TorchModel:
+def _load(model: str, **options: Any) -> wb.Engine:
     from transformers.utils import logging
 
     import workbench as wb
@@ -162,29 +170,25 @@ def _load(model: str, **options: Any) -> wb.TorchModel:
 @one_line_errors
 def report(
     prompts: Annotated[Path, typer.Argument(help="JSONL, CSV, TSV or text file.")],
-    instruments: Annotated[str, typer.Option(help="Names, comma-separated.")],
+    instruments: options.Instruments,
     out: Annotated[Path, typer.Option(help="Folder, new or of the same run.")],
-    model: ModelOption = "atlas",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="INSTRUMENT.NAME=VALUE", help="A setting of an instrument."),
-    ] = None,
+    model: options.Model = "atlas",
+    settings: options.SettingsOfMany = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Every N-th shard from the I-th on.")
     ] = "1/1",
     shard_size: Annotated[int, typer.Option(help="Prompts in a shard.")] = 100,
-    batch_size: Annotated[int | None, typer.Option(help="The most prompts in a batch.")] = None,
+    batch_size: options.BatchSize = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out bad lines of the file.")
     ] = False,
     plotlyjs: Annotated[str, typer.Option(help="inline (one file) or directory.")] = "inline",
-    dtype: DtypeOption = None,
-    device: DeviceOption = None,
-    engine: EngineOption = "torch",
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the model.")
-    ] = False,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    engine: options.Engine = "torch",
+    adapter: options.Adapter = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print the cost and stop.")] = False,
 ) -> None:
@@ -199,6 +203,7 @@ def report(
         dtype=dtype,
         device=device,
         engine=engine,
+        adapter=adapter,
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
@@ -226,7 +231,7 @@ def app(
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda, cuda:1, ...; one worker each.")
     ] = None,
-    dtype: DtypeOption = None,
+    dtype: options.Dtype = None,
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that comes with the models.")
     ] = False,
@@ -248,15 +253,18 @@ def app(
 @one_line_errors
 def doctor(
     model: Annotated[str | None, typer.Option(help="Check this model too.")] = None,
-    dtype: DtypeOption = None,
-    device: DeviceOption = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    engine: options.Engine = "torch",
+    adapter: options.Adapter = None,
 ) -> None:
-    """Say what is installed, what this machine has, and what a model is refused."""
+    """Say what is installed, what this machine has, and what holds or is refused on a model."""
     from app.doctor import diagnose, examine
 
     sound = diagnose(typer.echo)
     if model is not None:
-        sound &= examine(_load(model, dtype=dtype, device=device), typer.echo)
+        loaded = _load(model, dtype=dtype, device=device, adapter=adapter)
+        sound &= examine(loaded, engine, typer.echo)
     if not sound:
         sys.exit(1)
 

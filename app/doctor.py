@@ -1,10 +1,11 @@
-"""`workbench doctor`: what is installed, what this machine has, what a model is refused."""
+"""`workbench doctor`: what is installed, what this machine has, what holds on a model."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import TYPE_CHECKING
 
@@ -62,15 +63,37 @@ def shadows() -> list[str]:
     ]
 
 
-def examine(model: wb.TorchModel, say: Say) -> bool:
-    """Print each load-time identity of `model` with its error; False where one fails."""
-    from workbench.models.checks import check
+def examine(model: wb.Engine, engine: str, say: Say) -> bool:
+    """Hold `model`, run by `engine`, against plain Hugging Face; False where something fails.
 
+    Prints the measured errors by site and operation, and what is refused, by its message.
+
+    Raises:
+        UnsupportedError: no such engine.
+    """
+    from workbench.conformance import Answers, conform, probe_prompts
+    from workbench.conformance.table import examined
+    from workbench.models.engines import engine_class
+
+    engine_class(engine, None)
     say(repr(model))
-    checks = check(model)
-    for result in checks:
-        verdict = "holds" if result.holds else "FAILS"
-        say(
-            f"{verdict}: {result.identity} (error {result.error:.2g}, tolerance {result.tolerance:.2g})"
-        )
-    return all(result.holds for result in checks)
+    prompts = probe_prompts(model.hf, model.tokenizer.all_special_ids)
+    try:
+        with model.lock:  # the adapter that is on, if any, is on in the oracle too
+            answers = Answers(model.hf, prompts)
+    except (LookupError, ValueError) as error:
+        say(f"FAILS: its parts cannot be found to compare with Hugging Face's own: {error}")
+        return False
+    load = partial(_on, engine, model)
+    family = model.anatomy.config.model_type
+    cells = list(conform(model.hf, load, answers, engine=engine, family=family))
+    say("\n".join(examined(cells)))
+    return all(cell.verdict != "fails" for cell in cells)
+
+
+def _on(engine: str, model: wb.Engine) -> wb.Engine:
+    import workbench as wb
+
+    if engine == model.engine:
+        return model
+    return wb.load(model.hf, model.tokenizer, engine=engine)

@@ -26,7 +26,9 @@ class Line:
     unit: str = ""
 
     def __str__(self) -> str:
-        met = self.goal is not None and self.value <= self.goal
-        verdict = f"goal <= {self.goal:g}: {'met' if met else 'MISSED'}"
-        said = "" if self.goal is None else verdict
-        return f"{self.value:8.3f} {self.unit:2} {self.what:75} {said:22} {self.detail}"
+        return f"{self.value:8.3f} {self.unit:2} {self.what:75} {self._verdict():22} {self.detail}"
+
+    def _verdict(self) -> str:
+        if self.goal is None:
+            return ""
+        return f"goal <= {self.goal:g}: {'met' if self.value <= self.goal else 'MISSED'}"

@@ -101,7 +101,7 @@ def test_plan_prints_the_cost_and_stops() -> None:
     ("args", "message"),
     [
         (["run", "tarot", "--prompt", "x"], "unknown instrument 'tarot'"),
-        (["run", "logit_lens"], "expected either --prompt TEXT or --prompts FILE"),
+        (["run", "logit_lens"], "expected either --prompt TEXT, --chat FILE or"),
         (["run", "logit_lens", "--prompt", ""], "empty prompt"),
         (["run", "logit_lens", "--prompt", "x", "--target", " Paris London"], "tokens"),
         (["run", "logit_lens", "--prompt", "x", "--target-id", "999999"], "outside the vocabulary"),
@@ -140,10 +140,3 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     done = invoke("run", "logit_lens", "--prompts", str(file))
     assert done.exit_code == 2
     assert "line 2: not JSON" in done.stderr
-
-
-def test_doctor() -> None:
-    done = invoke("doctor", "--model", "atlas")
-    assert done.exit_code == 0, done.output
-    assert "torch" in done.stdout
-    assert done.stdout.count("holds:") == 4
