@@ -32,7 +32,9 @@ Model = Annotated[str, typer.Option(help="Hub name, local folder, or a bundled m
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float64; as stored if not given.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ..., or auto: spread over all GPUs.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ..., or auto: spread over all GPUs.")
+]
 Engine = Annotated[str, typer.Option(help="Model engine: torch, transformer_lens or nnsight.")]
 Adapter = Annotated[
     str | None, typer.Option(help="A LoRA over the model: a folder that PEFT wrote, or a hub name.")

@@ -195,3 +195,15 @@ def test_threads_do_not_see_each_other() -> None:
         thread.join()
     assert len(equal) == 40
     assert all(equal)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_no_edit_of_a_pattern_attends_to_padding(family: str, padding: str) -> None:
+    hooked = model(family)
+    even = wb.Edit(("pattern", 2), lambda old, _: torch.full_like(old, 0.1))
+    together = hooked.batch(TEXTS, padding)
+    found = hooked.intervene(together, [even], ["logits"], "last")[LOGITS]
+    for row, text in enumerate(TEXTS):
+        alone = hooked.intervene(text, [even], ["logits"], "last")[LOGITS]
+        torch.testing.assert_close(found[row], alone[0], **close(family))

@@ -81,11 +81,9 @@ def conform(
 
 
 def _sites(hf: Any) -> list[str]:
-    """What a model of its kind has: of two stacks, the encoder's sites have a prefix."""
-    plain = [site for site in SITES if site not in CROSS_SITES]
-    if not hf.config.is_encoder_decoder:
-        return plain
-    return [*SITES, *(ENCODER + site for site in plain if site != "logits")]
+    """Every site there is: a model of two stacks has an encoder's as well, with a prefix."""
+    encoder = [site for site in SITES if site not in (*CROSS_SITES, "logits")]
+    return [*SITES, *(ENCODER + site for site in encoder if hf.config.is_encoder_decoder)]
 
 
 def _cells(blank: Cell, sites: Sequence[str]) -> Iterator[tuple[Cell, Operation]]:

@@ -146,8 +146,9 @@ def _adapted(
     """`tap` for values whose keys go by column of the batch, and that notes that it was reached."""
     if not isinstance(point, InnerPoint):
         return tap
-    if point.name == "pattern" and batch.padded_left:
-        tap = _by_position(tap, batch.starts)
+    if point.name == "pattern":
+        tap = _to_keys_that_are_there(tap, batch.mask.sum(dim=1))
+        tap = _by_position(tap, batch.starts) if batch.padded_left else tap
     if point.name in ("k", "v") and point.sees_prefix and prefix is not None:
         tap = _behind(tap, prefix.width)
 
@@ -167,6 +168,19 @@ def _by_position(tap: Tap, starts: Tensor) -> Tap:
         return None if new is None else _reordered(new, (columns - shift) % len(columns))
 
     return on_columns
+
+
+def _to_keys_that_are_there(tap: Tap, lengths: Tensor) -> Tap:
+    """Let no edit attend to padding: a prompt's result may not depend on what it is batched with."""
+
+    def on_positions(pattern: Tensor) -> Tensor | None:
+        new = tap(pattern)
+        if new is None:
+            return None
+        there = torch.arange(new.shape[-1], device=new.device) < lengths.to(new.device)[:, None]
+        return torch.where(there[:, None, None], new, torch.zeros_like(new))
+
+    return on_positions
 
 
 def within_prompts(pattern: Tensor, batch: Batch, where: Places) -> Tensor:

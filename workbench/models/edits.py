@@ -24,7 +24,8 @@ class Edit:
     Attributes:
         site: (name, layer), or transformer-lens' name of its hook. Any canonical site but logits.
             resid_mid is set through attn_out, so that the skip connection sees the edit too; after
-            an edit at q, k, v or pattern, attention goes on with the edited value.
+            an edit at q, k, v or pattern, attention goes on with the edited value; a pattern
+            stays 0 at keys that the prompt does not have.
         change: (values [N, ...], places) -> new values, [N, ...] or [...], in the site's shape
             (see `Captures`).
         positions: where.
