@@ -17,8 +17,8 @@ from workbench.instrument import Driving, Instrument, Reading, SetLevel
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.engine import listed
-from workbench.models.loading import chosen_device
 from workbench.models.positions import Positions, resolve_positions
+from workbench.models.pretrained import chosen_device
 from workbench.models.sites import Site, SiteRequest, expand_sites
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.models.torch_engine import TorchModel

@@ -10,10 +10,10 @@ import torch
 from workbench.atlas import MODELS
 from workbench.errors import ModelError, UnsupportedError
 from workbench.models.families import family_of
-from workbench.models.loading import described
 from workbench.models.nnsight.contained import is_nnsight
 from workbench.models.nnsight.ndif import ndif_key
 from workbench.models.nnsight.remote import NdifModel
+from workbench.models.pretrained import described
 
 __all__ = ["ndif_model"]
 
