@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.instruments import configured
+from app.instruments import configured, defaults
 from app.link import asked_of, query
 from app.state import Asked, Run, Settings
 from workbench import PromptSet, Result, ResultError
@@ -108,8 +108,8 @@ class Bench:
         for plain in job.instruments:
             name = plain["name"]
             texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
-            usual = configured(name, {}).settings()
-            found[name] = {k: text for k, text in texts.items() if text != text_of(usual[k])}
+            usual = defaults(name)
+            found[name] = {k: text for k, text in texts.items() if text != usual[k]}
         return {name: own for name, own in found.items() if own}
 
     def joined(self, before: Run, job: Job, settings: Settings) -> Run:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Collection, Mapping
 
 from workbench.instrument import Instrument, Reading, find, names
-from workbench.settings import configure, settings_of
+from workbench.settings import configure, required, settings_of
 
-__all__ = ["ALWAYS", "configured", "defaults", "kinds", "together"]
+__all__ = ["ALWAYS", "configured", "defaults", "kinds", "shares_the_pass", "together"]
 
 ALWAYS = "logit_lens"
 PRESETS = {ALWAYS: {"top_k": "10", "sites": "resid_post,attn_out,mlp_out"}}
@@ -48,5 +48,10 @@ def configured(name: str, settings: Mapping[str, str]) -> Instrument:
 
 def together(off: Collection[str]) -> list[str]:
     """The instruments that share the pass of every run, but for those switched off."""
-    reading = [name for name, kind in kinds().items() if issubclass(kind, Reading)]
-    return [name for name in reading if name == ALWAYS or name not in off]
+    shared = [name for name, kind in kinds().items() if shares_the_pass(kind)]
+    return [name for name in shared if name == ALWAYS or name not in off]
+
+
+def shares_the_pass(kind: type[Instrument]) -> bool:
+    """Whether it is measured with every prompt; otherwise it is run from its own tab."""
+    return issubclass(kind, Reading) and not required(kind)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from app.instruments import kinds
+from app.instruments import kinds, shares_the_pass
 from app.state import Asked, Run, Settings
 from workbench import PromptSet
 from workbench.figures import shorten
-from workbench.instrument import Reading
 
 __all__ = ["Link", "asked_of", "query"]
 
@@ -99,7 +98,7 @@ def query(run: Run) -> str:
     inline = len(asked.text) <= LONGEST_IN_LINK and not asked.prompts
     followed = {"target": asked.target, "foil": asked.foil}
     text = {"prompt": asked.text} | followed if inline else {"prompt_id": run.kept}
-    beside = [name for name in run.results if not issubclass(kinds()[name], Reading)]
+    beside = [name for name in run.results if not shares_the_pass(kinds()[name])]
     said = {"weights": run.weights, "with": ",".join(beside)}
     chosen = {
         f"{name}.{s}": value for name, own in run.settings.items() for s, value in own.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -29,6 +31,14 @@ __all__ = ["LogitLens"]
 
 STATES = ("resid_pre", "resid_mid", "resid_post")
 CONTRIBUTIONS = ("attn_out", "mlp_out")
+RANGES = MappingProxyType(
+    {
+        **dict.fromkeys(("entropy", "kl", "norm", "settling_layer"), (0.0, math.inf)),
+        "js": (0.0, math.log(2)),
+        **dict.fromkeys(("top_logprob", "target_logprob", "foil_logprob"), (-math.inf, 0.0)),
+        **dict.fromkeys(("target_rank", "foil_rank"), (1.0, math.inf)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class LogitLens(Reading):
         "  note   = {LessWrong}\n"
         "}",
     )
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = RANGES
 
     def __post_init__(self) -> None:
         if isinstance(self.sites, str):
@@ -196,7 +207,7 @@ class LogitLens(Reading):
         """When predictions form, how sure they are, and which prompts stand out."""
         from lenses.logit_report import section
 
-        return section(rows)
+        return section(rows, cls.ranges)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from workbench.figures import visible
 from workbench.report.charts import layer_counts, layer_lines
+from workbench.report.intervals import ANY
 from workbench.report.sections import (
     POINTWISE,
     Headline,
@@ -33,13 +34,13 @@ MEAN = "mean over prompts, Student's interval"
 MEDIAN = "median over prompts, order-statistic interval"
 
 
-def section(rows: pl.LazyFrame) -> Section:
-    """The logit lens' section, from the tidy rows of all prompts.
+def section(rows: pl.LazyFrame, ranges: Mapping[str, tuple[float, float]]) -> Section:
+    """The logit lens' section, from the tidy rows of all prompts and the range of each column.
 
     What concerns the target, and the settling layer, is taken at the last position read of each
     prompt; entropy and KL are means over the positions within each prompt.
     """
-    found = _Rows.of(rows)
+    found = _Rows.of(rows, ranges)
     if not found.aimed:
         return Section(
             headlines=list(_headlines(found)),
@@ -65,6 +66,7 @@ class _Rows:
         layer: the last layer.
         aimed: whether any prompt has a target.
         contrasted: whether any prompt has a target and a foil.
+        ranges: the least and the largest that a column can be.
     """
 
     every: pl.LazyFrame
@@ -73,9 +75,10 @@ class _Rows:
     layer: int
     aimed: bool
     contrasted: bool
+    ranges: Mapping[str, tuple[float, float]]
 
     @classmethod
-    def of(cls, rows: pl.LazyFrame) -> _Rows:
+    def of(cls, rows: pl.LazyFrame, ranges: Mapping[str, tuple[float, float]]) -> _Rows:
         rows = rows.with_columns(pl.col(MAY_BE_EMPTY).cast(pl.Float64))
         target, foil = pl.col("target_logprob"), pl.col("foil_logprob")
         facts = rows.select(
@@ -87,7 +90,14 @@ class _Rows:
         last = at_last_position(rows).with_columns(
             hit=pl.col("target_rank") == 1, contrast=target - foil
         )
-        return cls(rows, last, **facts.collect(engine="streaming").row(0, named=True))
+        said = facts.collect(engine="streaming").row(0, named=True)
+        # No top token settles later than the last layer.
+        limits = {**ranges, "settling_layer": (0.0, float(said["layer"]))}
+        return cls(rows, last, **said, ranges=limits)
+
+    def means(self, rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
+        """Means of a column of these rows; intervals are cut at its range."""
+        return means(rows, column, by, self.ranges.get(column, ANY))
 
     @property
     def site(self) -> str:
@@ -108,13 +118,14 @@ def _target_headlines(found: _Rows) -> Iterator[Headline]:
     final, by = found.final, ["site"]
     where = f"{found.site}, layer {found.layer}"
     rank = medians(final, "target_rank", by)
+    logprob = found.means(final, "target_logprob", by)
     yield headline(
         "Top token is the target", "share", shares(final, "hit", by), f"{where}; {SHARE}"
     )
     yield headline("Rank of the target", "(1 = best)", rank, f"{where}; {MEDIAN}")
-    yield headline("log p(target)", "nat", means(final, "target_logprob", by), f"{where}; {MEAN}")
+    yield headline("log p(target)", "nat", logprob, f"{where}; {MEAN}")
     if found.contrasted:
-        contrast = means(final, "contrast", by)
+        contrast = found.means(final, "contrast", by)
         yield headline("log p(target) - log p(foil)", "nat", contrast, f"{where}; {MEAN}")
 
 
@@ -124,7 +135,7 @@ def _headlines(found: _Rows) -> Iterator[Headline]:
         ("Entropy of the prediction", "nat", "entropy", f"{where}; {MEAN}"),
         ("Settling layer of the top token", "(layer)", "settling_layer", f"{found.site}; {MEAN}"),
     ):
-        summary = means(found.final, column, ["site"])
+        summary = found.means(found.final, column, ["site"])
         if len(summary):
             yield headline(label, unit, summary, note)
 
@@ -143,7 +154,7 @@ def _target_plots(found: _Rows) -> Iterator[Plot]:
         found,
         "How likely the target is",
         f"Mean log-probability of the target in nat, {LAST} (Student's interval).",
-        means(found.last, "target_logprob", BY_LAYER),
+        found.means(found.last, "target_logprob", BY_LAYER),
         "log p(target), nat",
     )
     yield _plot(
@@ -162,7 +173,7 @@ def _target_plots(found: _Rows) -> Iterator[Plot]:
             "Target against foil",
             f"Mean of log p(target) - log p(foil) in nat, which is their logit difference, {LAST}; "
             "above 0 the target is ahead (Student's interval).",
-            means(found.last, "contrast", BY_LAYER),
+            found.means(found.last, "contrast", BY_LAYER),
             "log p(target) - log p(foil), nat",
         )
 
@@ -177,7 +188,7 @@ def _plots(found: _Rows) -> Iterator[Plot]:
             "KL(final || layer)",
         ),
     ):
-        table = means(found.every, column, BY_LAYER)
+        table = found.means(found.every, column, BY_LAYER)
         if len(table):
             yield _plot(
                 found,

@@ -30,6 +30,19 @@ ASKED = [
 ]
 ANSWERED = [*ASKED, {"role": "assistant", "content": "Yes "}]
 AGAIN = [*ANSWERED, {"role": "user", "content": "Really user?"}]
+WITH_CALLS = (
+    "{% for m in messages %}<{{ m.role }}>"
+    "{% if m.content %}{{ m.content }}{% else %}nothing{% endif %}"
+    "{% for call in m.tool_calls %}[{{ call.function.name }}]{% endfor %}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALLS = [{"type": "function", "function": {"name": "clock", "arguments": {}}}]
+CALLING = [
+    {"role": "developer", "content": "Use tools."},
+    {"role": "user", "content": "What time?"},
+    {"role": "assistant", "content": None, "tool_calls": CALLS},
+]
+CALLED = [*CALLING, {"role": "tool", "content": "18 h"}]
 
 
 def chatting(template: str | None = WITH_BOS, *, bos: bool = True) -> wb.TorchModel:
@@ -46,7 +59,7 @@ def model() -> wb.TorchModel:
     return chatting()
 
 
-def said(model: wb.TorchModel, messages: list[dict[str, str]], role: str) -> str:
+def said(model: wb.TorchModel, messages: list[dict[str, Any]], role: str) -> str:
     """The text of the tokens at a role's positions."""
     encoded = model.encode(wb.Prompt(messages=messages))
     places = resolve_positions(role, encoded)
@@ -77,6 +90,60 @@ def test_places_of_roles(model: wb.TorchModel) -> None:
     assert said(model, AGAIN, "assistant") == "Yes"
     assert said(model, AGAIN, "generation_prompt") == "<assistant>"
     assert said(model, ANSWERED, "assistant") == "Yes"
+
+
+SILENT = [
+    {"content": None, "tool_calls": CALLS},
+    {"tool_calls": CALLS},
+    {"content": "", "tool_calls": CALLS},
+]
+
+
+@pytest.mark.parametrize("turn", SILENT)
+@pytest.mark.parametrize("rest", [[], CALLED[3:]])
+def test_a_turn_of_tool_calls_needs_no_text(turn: dict[str, Any], rest: list[Any]) -> None:
+    chatty = chatting(WITH_CALLS)
+    messages = [*CALLING[:2], {"role": "assistant", **turn}, *rest]
+    expected = chatty.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=bool(rest), return_dict=False
+    )
+    assert list(chatty.encode(wb.Prompt(messages=messages)).ids) == expected
+    assert said(chatty, messages, "developer") == "Use tools."
+    assert said(chatty, messages, "user") == "What time?"
+    with pytest.raises(wb.PromptError, match="has no assistant"):
+        said(chatty, messages, "assistant")
+
+
+def test_tools_have_places() -> None:
+    chatty = chatting(WITH_CALLS)
+    assert said(chatty, CALLED, "tool") == "18 h"
+    answered = [*CALLED, {"role": "assistant", "content": "Six."}]
+    assert said(chatty, answered, "assistant") == "Six."
+
+
+def test_calls_behind_a_last_text_are_not_cut_off() -> None:
+    last = {"role": "assistant", "content": "Wait.", "tool_calls": CALLS}
+    text = chatting(WITH_CALLS).encode(wb.Prompt(messages=[*CALLING[:2], last])).text
+    assert text.endswith("<assistant>Wait.[clock]</s>\n")
+
+
+def test_a_chat_of_tools_is_shown_with_its_calls() -> None:
+    assert wb.Prompt(messages=CALLED).shown.splitlines()[2:] == [
+        f"assistant: {CALLS}",
+        "tool: 18 h",
+    ]
+
+
+@pytest.mark.parametrize("messages", [CALLED, [*ASKED, {"role": "ipython", "content": "x"}]])
+def test_every_role_that_a_refusal_names_is_read(messages: list[dict[str, Any]]) -> None:
+    chatty = chatting(WITH_CALLS)
+    with pytest.raises(wb.PromptError, match="has no assistant") as caught:
+        said(chatty, messages, "assistant")
+    named = str(caught.value).split("expected one of ")[1].split(", ")
+    assert set(named) == {"user", "generation_prompt"} | (
+        {"developer", "tool"} if messages == CALLED else {"system"}
+    )
+    assert all(said(chatty, messages, role) for role in named)
 
 
 def test_a_subject_inside_a_message(model: wb.TorchModel) -> None:
@@ -167,6 +234,12 @@ def test_a_text_has_no_roles(model: wb.TorchModel) -> None:
         ({"messages": "hello"}, "messages is 'hello': expected a list"),
         ({"messages": [3]}, "message 1 is 3: expected an object"),
         ({"messages": [{"role": "user"}]}, "message 1 has no content: expected a text"),
+        ({"messages": [{"role": "a", "content": None}]}, "message 1 has no content: expected a t"),
+        ({"messages": [{"role": "a", "tool_calls": []}]}, "message 1 has no content: expected a t"),
+        (
+            {"messages": [{"role": "a", "content": 3, "tool_calls": CALLS}]},
+            "message 1 has no content: expected a text",
+        ),
         ({"messages": [{"role": "", "content": "a"}]}, "message 1 has an empty role"),
         ({"messages": ASKED, "text": "a"}, "a prompt has text and messages: expected one"),
         ({"messages": []}, "empty prompt"),
@@ -198,6 +271,16 @@ def test_files_jobs_and_stores_keep_messages(
     chat = wb.PromptSet.of(again.prompts[0])
     live = model.capture(chat, ["resid_post"], "user")
     stored = again.capture(chat, ["resid_post"], "user")
+    assert torch.equal(live["resid_post", 2], stored["resid_post", 2])
+
+
+def test_jobs_and_stores_keep_tool_calls(tmp_path: Path) -> None:
+    chatty = chatting(WITH_CALLS)
+    chat = wb.PromptSet.of(wb.Prompt(messages=CALLED))
+    assert prompts_of(json.loads(canonical(plain_prompts(chat)))) == chat
+    wb.capture(chatty, chat, sites=["resid_post"], positions="tool", out=tmp_path / "acts")
+    stored = wb.Store.open(tmp_path / "acts", device="cpu").capture(chat, ["resid_post"], "tool")
+    live = chatty.capture(chat, ["resid_post"], "tool")
     assert torch.equal(live["resid_post", 2], stored["resid_post", 2])
 
 

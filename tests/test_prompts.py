@@ -62,6 +62,20 @@ def test_a_bad_line_is_named_by_number_and_reason(tmp_path: Path, line: str, rea
 
 
 @pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param("9" * 5000, "a whole number has too many digits", id="digits"),
+        pytest.param("[" * 100_000 + "]" * 100_000, "nested too deeply", id="depth"),
+    ],
+)
+def test_json_that_python_does_not_read(tmp_path: Path, value: str, reason: str) -> None:
+    path = write(tmp_path / "bad.jsonl", f'{{"text": "a"}}\n{{"text": "b", "n": {value}}}\n')
+    with pytest.raises(wb.PromptError) as caught:
+        wb.PromptSet.read(path)
+    assert str(caught.value) == f"{path}, line 2: not JSON that can be read ({reason})"
+
+
+@pytest.mark.parametrize(
     ("table", "reason"),
     [
         ('text,id\n"a, b\nc,2\n', "after line 1: unexpected end of data"),
@@ -228,6 +242,13 @@ def test_a_part_of_a_set_keeps_the_names_of_the_whole() -> None:
     assert mixed.subset([0, 1]).names == ["x", "1"]
 
 
+def test_prompts_know_their_lines(tmp_path: Path) -> None:
+    found = PromptSet.read(write(tmp_path / "p.txt", "a\n\nb\nc\n"))
+    assert found.lines == (1, 3, 4)
+    assert found.subset([2, 1]).lines == (4, 3)
+    assert PromptSet.of(["a"]).subset([0]).lines is None
+
+
 def test_lines_go_on_after_a_bad_one(tmp_path: Path) -> None:
     file = tmp_path / "set.jsonl"
     file.write_text('{"text": "a"}\n{"text": \n\n[1]\n{"text": "b"}\n', encoding="utf-8")
@@ -238,3 +259,8 @@ def test_lines_go_on_after_a_bad_one(tmp_path: Path) -> None:
     table = tmp_path / "set.csv"
     table.write_text("text,target\na,b\nc\nd,e\n", encoding="utf-8")
     assert [isinstance(line, PromptError) for _, line in lines(table)] == [False, True, False]
+
+
+@pytest.mark.parametrize("subject", [[2, 5], (2, 5), [np.int64(2), np.int64(5)]])
+def test_a_span_is_a_tuple_however_it_is_given(subject: Any) -> None:
+    assert Prompt("abcdef", subject=subject).subject == (2, 5)

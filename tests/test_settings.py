@@ -45,6 +45,19 @@ class Sample(wb.Reading):
         return {}
 
 
+def test_a_choice_that_is_none_and_a_setting_that_is_missing_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workbench.settings.find", lambda name: Sample)
+    assert configure("sample", ["strength=2", "mode=exact", "loud=True"]) == Sample(
+        2, "exact", True
+    )
+    with pytest.raises(wb.SettingError, match="mode is 'zzz': expected one of exact, near"):
+        configure("sample", ["strength=2", "mode=zzz"])
+    with pytest.raises(wb.SettingError, match="strength has no default: give strength="):
+        configure("sample", ["mode=near"])
+
+
 def test_a_form_knows_default_choices_and_help() -> None:
     assert settings_of(Sample) == [
         Setting("strength", "", "how much.", ()),

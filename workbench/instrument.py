@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -86,11 +87,14 @@ class Instrument(ABC):
         name: as the command line and stored results call it.
         title: as the app and reports call it.
         citation: the method's source.
+        ranges: the least and the largest that a variable can be, by its name, where it has such
+            ends: a report's intervals are cut there.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     citation: ClassVar[Citation]
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __call__(self, model: Model, prompts: Prompts, **options: Any) -> Result:
         """Measure `prompts`; `options` are those of `workbench.measure`."""

@@ -12,7 +12,9 @@ from workbench.errors import PromptError
 __all__ = ["Message", "Messages", "checked_messages", "read_messages", "transcript"]
 
 Message = Mapping[str, Any]
-"""One turn: "role" and "content", two texts; other fields go to the template as they are."""
+"""One turn: "role" and "content", two texts; other fields go to the template as they are.
+
+The content may be None or missing beside a list of "tool_calls"."""
 
 Messages = tuple[Message, ...]
 
@@ -32,11 +34,19 @@ def _checked(message: Any, number: int) -> Message:
     if not isinstance(message, Mapping):
         raise PromptError(f"message {number} is {message!r}: expected an object {{role, content}}")
     for name in ("role", "content"):
-        if not isinstance(message.get(name), str):
+        if not isinstance(message.get(name), str) and not (
+            name == "content" and _calls_alone(message)
+        ):
             raise PromptError(f"message {number} has no {name}: expected a text")
     if not message["role"]:
         raise PromptError(f"message {number} has an empty role: expected user, assistant or system")
     return dict(message)
+
+
+def _calls_alone(message: Message) -> bool:
+    """Whether the message calls tools and says nothing."""
+    calls = message.get("tool_calls")
+    return message.get("content") is None and isinstance(calls, list) and bool(calls)
 
 
 def transcript(messages: Messages) -> str:
@@ -45,7 +55,10 @@ def transcript(messages: Messages) -> str:
     >>> transcript(({"role": "user", "content": "Hello"},))
     'user: Hello'
     """
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+    return "\n".join(
+        f"{message['role']}: {message.get('content') or message.get('tool_calls', '')}"
+        for message in messages
+    )
 
 
 def read_messages(path: str | Path) -> Messages:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,6 +60,8 @@ class Prompt:
             raise PromptError("a prompt has text and messages: expected one of them")
         for name, value in (("text", self.shown), ("id", self.id), ("group", self.group)):
             _require_storable(name, value)
+        if self.subject is not None and not isinstance(self.subject, str):
+            object.__setattr__(self, "subject", _span(self.subject))
         for name in ("target", "foil"):
             if isinstance(getattr(self, name), bool):
                 raise PromptError(
@@ -75,8 +79,6 @@ class Prompt:
         known = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
         if not isinstance(fields.get("text"), str) and "messages" not in known:
             raise PromptError("no text: expected a field 'text' that holds a string, or 'messages'")
-        if not isinstance(known.get("subject", ""), str):
-            known["subject"] = _span(known["subject"])
         for name in ("target", "foil"):
             if not isinstance(known.get(name, ""), str | int):
                 raise PromptError(f"{name} is {known[name]!r}: expected a string or a token id")
@@ -103,9 +105,8 @@ def _require_storable(name: str, value: str | None) -> None:
 
 def _span(value: Any) -> tuple[int, int]:
     if isinstance(value, list | tuple) and len(value) == 2:
-        start, end = value
-        if isinstance(start, int) and isinstance(end, int):
-            return start, end
+        with suppress(TypeError):
+            return operator.index(value[0]), operator.index(value[1])
     raise PromptError(f"subject is {value!r}: expected a string or [start, end]")
 
 
@@ -116,6 +117,7 @@ class PromptSet(Sequence[Prompt]):
     Attributes:
         prompts: the prompts.
         numbers: the index of each in the set that they were taken from; None for 0, 1, 2, ...
+        lines: the line of the file that each stands in; None where they are of no file.
 
     >>> PromptSet.of(["The capital of France is", "The capital of Japan is"])[1].text
     'The capital of Japan is'
@@ -123,6 +125,7 @@ class PromptSet(Sequence[Prompt]):
 
     prompts: tuple[Prompt, ...]
     numbers: tuple[int, ...] | None = None
+    lines: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -152,15 +155,15 @@ class PromptSet(Sequence[Prompt]):
             PromptError: no such file, or a line that cannot be used, named by number and reason.
         """
         path = checked_file(path)
-        prompts = []
+        prompts: dict[int, Prompt] = {}
         for number, fields in lines(path):
             try:
-                prompts.append(prompt_of(fields))
+                prompts[number] = prompt_of(fields)
             except PromptError as error:
                 raise PromptError(f"{path}, line {number}: {error}") from None
         if not prompts:
             raise PromptError(f"{path} holds no prompts: expected at least one line")
-        return cls(tuple(prompts))
+        return cls(tuple(prompts.values()), lines=tuple(prompts))
 
     @property
     def names(self) -> list[str] | list[int]:
@@ -182,7 +185,11 @@ class PromptSet(Sequence[Prompt]):
         named = any(prompt.id is not None for prompt in self.prompts)
         names = self.names
         prompts = [replace(self[i], id=str(names[i])) if named else self[i] for i in chosen]
-        return PromptSet(tuple(prompts), None if named else tuple(int(names[i]) for i in chosen))
+        return PromptSet(
+            tuple(prompts),
+            None if named else tuple(int(names[i]) for i in chosen),
+            None if self.lines is None else tuple(self.lines[i] for i in chosen),
+        )
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -266,6 +273,10 @@ def _parse(line: str) -> Line:
         fields = json.loads(line.strip())
     except json.JSONDecodeError as error:
         return PromptError(f"not JSON ({error.msg} at column {error.colno})")
+    except ValueError:  # Python refuses to read a whole number of thousands of digits
+        return PromptError("not JSON that can be read (a whole number has too many digits)")
+    except RecursionError:
+        return PromptError("not JSON that can be read (nested too deeply)")
     if not isinstance(fields, dict):
         return PromptError("expected a JSON object with a field 'text'")
     return fields

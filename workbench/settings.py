@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from workbench.errors import SettingError
 from workbench.instrument import Instrument, find
 
-__all__ = ["Setting", "configure", "settings_of", "text_of"]
+__all__ = ["Setting", "configure", "required", "settings_of", "text_of"]
 
 SLICE = re.compile(r"-?\d*:-?\d*(:-?\d*)?")
 WORDS = {"true": True, "false": False, "none": None}
@@ -82,21 +82,42 @@ def configure(name: str, assignments: Sequence[str]) -> Instrument:
         SettingError: an unknown instrument or setting, or a value that it refuses.
     """
     kind = find(name)
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    settings = {setting.name: setting for setting in settings_of(kind)}
     values: dict[str, Any] = {}
     for assignment in assignments:
         setting, equals, value = assignment.partition("=")
         if not equals:
             raise SettingError(f"setting {assignment!r}: expected name=value")
-        if setting not in known:
+        if setting not in settings:
             raise SettingError(
-                f"{name} has no setting {setting!r}: expected one of {', '.join(known)}"
+                f"{name} has no setting {setting!r}: expected one of {', '.join(settings)}"
             )
+        _require_choice(name, settings[setting], value)
         values[setting] = _value(value)
+    if missing := [field for field in required(kind) if field not in values]:
+        raise SettingError(f"{name}: {missing[0]} has no default: give {missing[0]}=...")
     try:
         return kind(**values)
     except TypeError as error:
         raise SettingError(f"{name}: {error}") from None
+
+
+def required(kind: type[Instrument]) -> list[str]:
+    """The settings of an instrument that have no default."""
+    return [f.name for f in dataclasses.fields(kind) if _needed(f)]  # type: ignore[arg-type]
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.init and field.default is missing and field.default_factory is missing
+
+
+def _require_choice(name: str, setting: Setting, text: str) -> None:
+    """Refuse a value that the setting's type does not list; yes and no are read in any case."""
+    if setting.choices and text not in setting.choices and text.lower() not in setting.choices:
+        raise SettingError(
+            f"{name}: {setting.name} is {text!r}: expected one of {', '.join(setting.choices)}"
+        )
 
 
 def _value(text: str) -> Any:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.bench import Bench
-from app.instruments import kinds
+from app.instruments import kinds, shares_the_pass
 from app.state import Run, Selection
 from workbench import WorkbenchError
 from workbench.figures import Panel
-from workbench.instrument import Instrument, Reading
+from workbench.instrument import Instrument
 
 __all__ = ["Group", "groups", "needs_own_run", "not_measured", "visible_panels"]
 
@@ -50,7 +50,7 @@ def visible_panels(found: Sequence[Group], off: Collection[str]) -> Mapping[str,
 
 def needs_own_run(kind: type[Instrument]) -> bool:
     """Whether it is run from its own tab, and not with every prompt."""
-    return not issubclass(kind, Reading)
+    return not shares_the_pass(kind)
 
 
 def not_measured(name: str, run: Run) -> str:

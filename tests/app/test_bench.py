@@ -136,3 +136,10 @@ def test_the_pages_own_settings_are_its_defaults() -> None:
     assert defaults("logit_lens")["top_k"] == "10"
     assert configured("logit_lens", {"top_k": "3"}).settings()["top_k"] == 3
     assert together(["logit_lens"])[0] == "logit_lens"
+
+
+def test_an_instrument_that_lacks_a_setting_waits_in_its_own_tab(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.instruments.required", lambda kind: [] if kind is LogitLens else ["k"])
+    assert together([]) == ["logit_lens"]

@@ -20,7 +20,11 @@ __all__ = ["StandIn", "serving"]
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers every request with `respond`, and notes what came."""
+    """Answers every request with `respond`, and notes what came.
+
+    Attributes:
+        outlasted: whether a client heard a slow answer to its end.
+    """
 
     daemon_threads = True
 
@@ -31,6 +35,7 @@ class StandIn(ThreadingHTTPServer):
         self.came: list[tuple[str, str]] = []
         self.headers: dict[str, str] = {}
         self.result = b""
+        self.outlasted = False
 
     @property
     def url(self) -> str:

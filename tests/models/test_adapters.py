@@ -67,7 +67,7 @@ def own(model: wb.Model, text: str = TEXT) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"use_rslora": True}, {"use_dora": True}],
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_dropout": 0.5}],
     ids=lambda settings: next(iter(settings), "plain"),
 )
 @pytest.mark.parametrize("family", TARGETS)
@@ -317,6 +317,9 @@ def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
 
     assert "no adapter folder ./none" in refused("./none")
     assert "no adapter: expected a folder" in refused({})
+    assert "adapter is a int: expected a folder or a hub name" in refused(3)
+    assert "adapter is a list: expected a folder or a hub name" in refused([folder])
+    assert "adapter is a NoneType: expected a folder" in refused({"one": folder, "two": None})
     assert "has no adapter_config.json" in refused(tmp_path)
     unread = edited(folder, tmp_path / "unread")
     for text in ("{", "[1]"):
@@ -330,6 +333,16 @@ def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
     (broken / "adapter_model.bin").unlink()
     assert "has no weights" in refused(broken)
     assert "expected a text without dots" in refused({"a.b": folder})
+
+
+def test_folders_are_looked_at_before_weights_are_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.models.loading.from_name", None)
+    with pytest.raises(wb.ModelError, match="no adapter folder .*none: expected one that PEFT"):
+        wb.load(adapter={"one": folder, "two": tmp_path / "none"})
+    with pytest.raises(wb.ModelError, match="has no adapter_config.json"):
+        wb.load(adapter=tmp_path)
 
 
 def test_a_hub_name_offline(monkeypatch: pytest.MonkeyPatch) -> None:

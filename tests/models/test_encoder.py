@@ -62,6 +62,51 @@ def test_the_lens_of_a_masked_word() -> None:
     assert data.token.item() == "[MASK]"
 
 
+def test_masked_words_are_a_role() -> None:
+    twice = "[MASK]b[MASK]"
+    data = LogitLens(positions="mask")(model("bert"), [MASKED, twice, "a[MASK]"]).data
+    masked = encoder_tokenizer().mask_token_id
+    expected = [
+        (prompt, position)
+        for prompt, text in enumerate([MASKED, twice, "a[MASK]"])
+        for position, token in enumerate(encoder_tokenizer()(text)["input_ids"])
+        if token == masked
+    ]
+    assert list(zip(data.prompt.values, data.position.values, strict=True)) == expected
+    assert expected[:3] == [(0, MASK_AT), (1, 1), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("bert", r"prompt 'a\\nb' holds no mask token"),
+        ("gpt2", "the tokenizer has no mask token"),
+    ],
+)
+def test_no_masked_word_is_one_line(family: str, reason: str) -> None:
+    with pytest.raises(wb.PromptError, match=reason) as caught:
+        model(family).capture("a\nb", ["resid_post"], positions="mask")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stored_at", ["all", "mask"])
+def test_a_store_knows_its_masked_words(tmp_path: Path, stored_at: str) -> None:
+    live = model("bert")
+    texts = [MASKED, "[MASK]b[MASK]"]
+    capture(live, texts, sites="resid_post", positions=stored_at, out=tmp_path / "acts")
+    store = wb.Store.open(tmp_path / "acts", device="cpu")
+    stored, expected = (m.capture(texts, ["resid_post"], "mask") for m in (store, live))
+    assert torch.equal(stored.places.position, expected.places.position)
+    assert torch.equal(stored.stack("resid_post"), expected.stack("resid_post"))
+
+
+def test_a_store_without_masked_words_says_so(tmp_path: Path) -> None:
+    capture(model("bert"), ["abc"], sites="resid_post", positions="all", out=tmp_path / "acts")
+    store = wb.Store.open(tmp_path / "acts", device="cpu")
+    with pytest.raises(wb.PromptError, match="prompt 'abc' holds no mask token"):
+        store.capture("abc", ["resid_post"], "mask")
+
+
 def test_a_store_brings_the_masked_head_along(tmp_path: Path) -> None:
     live = model("bert")
     capture(live, [MASKED], sites="resid_post", out=tmp_path / "acts")

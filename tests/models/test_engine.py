@@ -367,3 +367,9 @@ def padded(batch: wb.Batch, values: torch.Tensor, places: wb.Places) -> torch.Te
     """[N, d] -> [rows, width, d], with garbage on the padding."""
     empty = torch.full((*batch.ids.shape, values.shape[-1]), 7.0, dtype=values.dtype)
     return places.scatter(empty, values)
+
+
+def test_positions_ascend_however_they_are_written() -> None:
+    hooked = model("gpt2")
+    for spec in (slice(None, None, -1), slice(-1, 1, -2), [5, 0, 3]):
+        assert hooked.batch("a b c d").places(spec).position.diff().gt(0).all()

@@ -170,6 +170,28 @@ def test_bad_calls() -> None:
         wb.load(engine="jax")
 
 
+@pytest.mark.parametrize("engine", ["torch", "nnsight"])
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_head_without_a_vocabulary_is_refused(family: str, head: str, engine: str) -> None:
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    hf = auto.from_config(hf_model(family).config).eval()
+    with pytest.raises(
+        wb.ModelError, match=f"For{head} has no logits over its vocabulary: expected a language"
+    ) as caught:
+        wb.load(hf, tokenizer(), engine=engine)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_tokenizer_is_refused() -> None:
+    for given in ("gpt2", tokenizer().backend_tokenizer):
+        for model in (hf_model("gpt2"), "atlas"):
+            with pytest.raises(
+                wb.ModelError, match=f"tokenizer is a {type(given).__name__}: expected a Hugging"
+            ):
+                wb.load(model, given)
+
+
 def test_a_site_that_means_something_else_is_refused() -> None:
     """A block that adds something of its own: mlp_out is no longer the whole of it."""
     hf = hf_model("llama")

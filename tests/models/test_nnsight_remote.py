@@ -157,6 +157,35 @@ def hanging(handler: Any) -> None:
     handler.server.closing.wait()
 
 
+def dripping(handler: Any) -> None:
+    """Sends its answer so slowly that no single wait is long."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    _drip(handler)
+
+
+def dripping_without_length(handler: Any) -> None:
+    """What is cut from it looks whole, as the end of the connection is the end of the answer."""
+    handler.send_response(200)
+    handler.end_headers()
+    _drip(handler)
+
+
+def dripping_headers(handler: Any) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nServer: ")
+    _drip(handler)
+
+
+def _drip(handler: Any) -> None:
+    """Until the client hangs up, which makes a write fail."""
+    for _ in range(100):
+        if handler.server.closing.wait(0.02):
+            return
+        handler.wfile.write(b"x")
+    handler.server.outlasted = True
+
+
 def dropping(handler: Any) -> None:
     handler.connection.close()
 
@@ -184,6 +213,10 @@ FAILURES: dict[str, tuple[Callable[[Any], None], str]] = {
         hanging,
         r"gave no answer within 0.2 s: try again later, or .* more remote_seconds",
     ),
+    **{
+        respond.__name__: (respond, r"gave no answer within 0.2 s: try again later")
+        for respond in (dripping, dripping_without_length, dripping_headers)
+    },
     "dropping": (dropping, r"cannot be reached \(.*\): check the network and NDIF_HOST"),
     "foreign": (foreign, r"did not answer as NDIF does: check NDIF_HOST"),
     "failing": (failing, r"could not run org/tiny: ValueError: out of memory"),
@@ -203,6 +236,7 @@ def test_a_server_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert "secret-key" not in str(caught.value)
         assert not hooked._tree.running
         assert all("forward" not in module.__dict__ for module in hooked.hf.modules())
+    assert not server.outlasted
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,27 @@ def test_a_slow_tokenizer_places_no_subject(slow: wb.Model) -> None:
     for role in ("subject", "last_subject"):
         with pytest.raises(wb.PromptError, match="it is a slow one.*give positions as indices"):
             slow.capture(prompt, ["resid_post"], role)
+
+
+def test_a_tokenizer_that_is_given_is_the_one_that_is_used(tmp_path: Path) -> None:
+    hf_model("gpt2", torch.float32).save_pretrained(tmp_path)
+    mine = tokenizer(bos=True)
+    hooked = wb.load(tmp_path, mine)  # the folder holds none
+    assert hooked.tokenizer is mine
+    tokenizer().save_pretrained(tmp_path)
+    plain = wb.load(tmp_path)
+    assert (
+        wb.load(tmp_path, mine).encode(wb.Prompt("a")).ids[1:] == plain.encode(wb.Prompt("a")).ids
+    )
+    assert hooked.provenance()["tokenizer"] != plain.provenance()["tokenizer"]
+
+
+@pytest.mark.parametrize("name", ["bf16", "bfloat16", "torch.bfloat16"])
+def test_a_dtype_goes_by_its_names(name: str) -> None:
+    assert wb.load(dtype=name).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["banana", "nn", "int8", ""])
+def test_a_dtype_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(wb.ModelError, match=f"dtype '{name}' cannot be used: expected float32"):
+        wb.load(dtype=name)

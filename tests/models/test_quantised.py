@@ -61,7 +61,7 @@ def pair(kind: type[Bytes | Nibbles]) -> tuple[wb.Model, wb.Model]:
         packed.model.layers[layer - 1].set_submodule(path, module)
         twin = plain.model.layers[layer - 1].get_submodule(path)
         twin.weight.data = module.plain()
-    return wb.load(packed, tokenizer()), wb.load(plain, tokenizer())
+    return wb.load(packed.eval(), tokenizer()), wb.load(plain, tokenizer())
 
 
 @pytest.mark.parametrize("kind", [Bytes, Nibbles])
@@ -117,7 +117,7 @@ def test_the_hash_follows_packed_weights(kind: type[Bytes | Nibbles]) -> None:
 def test_the_dtype_is_that_of_the_plain_weights() -> None:
     hf = hf_model("llama", torch.bfloat16)
     hf.model.embed_tokens = Rows(hf.model.embed_tokens)
-    assert wb.load(hf, tokenizer()).dtype == torch.bfloat16
+    assert wb.load(hf.eval(), tokenizer()).dtype == torch.bfloat16
 
 
 class Rows(nn.Module):
@@ -194,3 +194,16 @@ def test_a_quantised_folder_is_placed_as_it_is_read(tmp_path: Path) -> None:
         wb.UnsupportedError, match="up, layer 1: the weights of Bytes are quantised"
     ):
         model.factors(TEXTS[0], best, [("up", 1)])
+
+
+# torch says that torch.ao will be gone, and its packed dtypes with it
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_weights_that_torch_has_packed_are_refused() -> None:
+    packed = torch.ao.quantization.quantize_dynamic(hf_model("llama", torch.float32), {nn.Linear})
+    with pytest.raises(
+        wb.UnsupportedError,
+        match=r"q_proj.* of LlamaForCausalLM is a .*packed by torch \(quantize_dynamic\)",
+    ) as caught:
+        wb.load(packed.eval(), tokenizer())
+    assert "\n" not in str(caught.value)

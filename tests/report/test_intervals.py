@@ -43,6 +43,20 @@ def test_too_few_values_have_no_interval() -> None:
     assert median_interval([1.0, 1.0, 2.0, 3.0, 3.0]) == Interval(2.0, None, None)
 
 
+def test_a_mean_is_cut_at_the_possible_range() -> None:
+    values, whole = [0.1, 0.9, 0.95], mean_interval([0.1, 0.9, 0.95])
+    assert whole.low is not None
+    assert whole.high is not None
+    assert whole.low < 0 < 1 < whole.high
+    assert mean_interval(values, (0, 1)) == Interval(whole.value, 0, 1)
+    assert mean_interval(values, (0, math.inf)) == Interval(whole.value, 0, whole.high)
+    assert mean_interval(values, (-5, 5)) == whole
+
+
+def test_a_mean_that_rounding_put_outside_stays_in_its_interval() -> None:
+    assert mean_interval([-1e-9, -1e-9], (0, 1)) == Interval(-1e-9, -1e-9, -1e-9)
+
+
 def test_no_values_are_refused() -> None:
     for interval in (mean_interval, median_interval):
         with pytest.raises(ValueError, match="no values"):

@@ -63,6 +63,28 @@ def test_headlines() -> None:
     assert found["Settling layer of the top token"].value == pytest.approx(settled.values.mean())
 
 
+def test_intervals_of_few_prompts_stay_in_the_possible_range() -> None:
+    """Spread as wide as these, Student's intervals would leave it at either end."""
+    rows = frame(measured().rows()).filter(pl.col("prompt").is_in(["p0", "p1"]))
+    spread = pl.when(pl.col("prompt") == "p0").then(0.01)
+    rows = rows.with_columns(
+        entropy=spread.otherwise(2.0),
+        kl=spread.otherwise(2.0),
+        target_logprob=-spread.otherwise(9.0),
+        settling_layer=pl.when(pl.col("prompt") == "p0").then(0).otherwise(3),
+    )
+    section = LogitLens.section(rows.lazy())
+    found = {one.label: one for one in section.headlines}
+    assert found["Entropy of the prediction"].low == 0
+    assert found["log p(target)"].high == 0
+    settled = found["Settling layer of the top token"]
+    assert (settled.low, settled.high) == (0, 3)
+    tables = {one.title: one.table for one in section.plots}
+    assert tables["How sure each layer is"]["low"].to_list() == [0] * 4
+    assert tables["How far each layer is from the last"]["low"].to_list() == [0] * 4
+    assert tables["How likely the target is"]["high"].to_list() == [0] * 4
+
+
 def test_plots_of_the_target_are_taken_at_the_last_position() -> None:
     section, data = section_of(measured()), measured().data.isel(place=last_places(), site=0)
     shares = plot(section, "When the target is the top token")

@@ -43,6 +43,13 @@ def test_names_are_those_of_the_whole_file(tmp_path: Path) -> None:
     assert names == wb.PromptSet.read(path).names == ["0", "1", "2", "last"]
 
 
+@pytest.mark.parametrize("name", [{}, {"id": "last"}])
+def test_prompts_know_their_lines_in_any_shard(tmp_path: Path, name: dict[str, str]) -> None:
+    path = jsonl(tmp_path / "p.jsonl", ["nonsense", GOOD, "", GOOD, "nonsense", GOOD | name])
+    source = survey(path, skip_bad=True)
+    assert [shard.lines for _, shard in source.shards(2, every)] == [(2, 4), (6,)]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -89,6 +96,16 @@ def test_bad_lines_are_left_out_where_asked(tmp_path: Path) -> None:
     for (one, raw), (row, reason) in zip(source.raw(), BAD, strict=True):
         assert reason in one.reason
         assert raw == (row if isinstance(row, str) else json.dumps(row))
+
+
+def test_json_that_python_does_not_read_is_left_out(tmp_path: Path) -> None:
+    unread = [f'{{"text": "x", "n": {n}}}' for n in ("9" * 5000, "[" * 100_000 + "]" * 100_000)]
+    path = jsonl(tmp_path / "p.jsonl", [GOOD, *unread, GOOD])
+    with pytest.raises(wb.PromptError, match="line 2: not JSON that can be read .*1 more bad line"):
+        survey(path)
+    source = survey(path, skip_bad=True)
+    assert [shard.lines for _, shard in source.shards(9, every)] == [(1, 4)]
+    assert [(one.line, raw) for one, raw in source.raw()] == list(enumerate(unread, start=2))
 
 
 def test_a_bad_row_of_a_table(tmp_path: Path) -> None:

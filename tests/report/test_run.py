@@ -258,6 +258,39 @@ def test_rejected_lines_are_kept(tmp_path: Path) -> None:
     assert (summary.prompts, summary.rejected, summary.failed) == (2, 2, 0)
 
 
+def test_errors_name_the_line_of_the_file(tmp_path: Path) -> None:
+    """Of unnamed prompts among bad and empty lines, over shards and over a run that goes on."""
+    texts = ["fine", "bad", "fine", "x" * 65, "bad", "fine", "bad too"]
+    good = [json.dumps({"text": text}) for text in texts]
+    path, out = tmp_path / "p.jsonl", tmp_path / "out"
+    path.write_text("\n".join(["nonsense", *good[:3], "", "[1]", *good[3:]]))
+    for part in (2, 1):
+        report(hooked(), path, [Picky()], out, shard=(part, 2), shard_size=3, skip_bad=True)
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [(one["prompt"], one["line"]) for one in errors] == [(1, 3), (3, 7), (4, 8), (6, 10)]
+    raw = path.read_text().splitlines()
+    assert [raw[one["line"] - 1] for one in errors] == [good[one["prompt"]] for one in errors]
+
+
+def test_errors_of_prompts_of_no_file_have_no_line(tmp_path: Path) -> None:
+    report(hooked(), ["bad"], [Picky()], tmp_path / "out")
+    (error,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(error)["line"] is None
+
+
+def test_a_folder_whose_errors_have_no_lines_is_finished(tmp_path: Path) -> None:
+    """Shards were written without them once."""
+    path, out = write(tmp_path / "p.jsonl", [{"text": "bad"}, {"text": "bad"}]), tmp_path / "out"
+    report(hooked(), path, [Picky()], out, shard=(1, 2), shard_size=1)
+    (old,) = out.glob("shards/*/errors.jsonl")
+    fields = json.loads(old.read_text())
+    del fields["line"]
+    write(old, [fields])
+    assert report(hooked(), path, [Picky()], out, shard_size=1).left == 0
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in errors] == [None, 2]
+
+
 def test_the_manifest_says_what_was_run(tmp_path: Path, texts: Path) -> None:
     report(hooked(), texts, [LENS], tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")

@@ -51,6 +51,24 @@ def test_headlines_and_prompts_that_stand_out_are_over_all_rows() -> None:
     assert sorted(listing.table["prompt"]) == sorted(within.index)
 
 
+class Chances(Picky):
+    """An instrument that says what its numbers can be."""
+
+    ranges = {"x0": (0.0, 1.0)}  # noqa: RUF012
+
+
+def test_intervals_are_cut_where_the_instrument_says() -> None:
+    table = pl.DataFrame(
+        [{"prompt": p, "layer": 0, "x0": x, "x1": x} for p, x in enumerate((0.1, 0.95))]
+    )
+    section = generic_section(Chances, table.lazy(), None)
+    cut, whole = section.headlines
+    assert (cut.low, cut.high) == (0, 1)
+    assert whole.low is not None
+    assert whole.low < 0
+    assert section.plots[0].table.select("low", "high").rows() == [(0, 1)]
+
+
 def test_more_columns_than_plots_are_said() -> None:
     section = generic_section(Picky, rows(columns=9).lazy(), None)
     assert len(section.plots) == 6

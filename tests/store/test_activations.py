@@ -23,6 +23,8 @@ from tests.tiny import FAMILIES, hf_model, model, tokenizer
 from workbench.store import states as states_module
 from workbench.store.activations import Store
 from workbench.store.capture import capture
+from workbench.store.description import Description
+from workbench.store.seals import seal
 
 TEXTS = ["The Eiffel Tower", "Rome", "a b c d e f g h", "x", "the sea"]
 PROMPTS = wb.PromptSet(
@@ -232,16 +234,19 @@ def test_only_plain_files_are_written(gpt2: Store) -> None:
         "manifest.json",
         "model/config.json",
         "model/readout.safetensors",
+        "model/seal.json",
         "model/tokenizer/tokenizer.json",
         "model/tokenizer/tokenizer_config.json",
         "prompts/prompts.jsonl",
         "shards/00000000/activations.safetensors",
+        "shards/00000000/seal.json",
     ]
 
 
 def test_a_read_takes_the_rows_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     live = model("gpt2", torch.float32)
     store = capture(live, PROMPTS, sites="resid_post", out=tmp_path / "acts", shard_size=2)
+    store.capture(store.prompts[2:4], [("resid_post", 2)])  # what is first read is checked
     opened: list[str] = []
     taken: list[tuple[str, slice]] = []
 
@@ -293,6 +298,8 @@ def test_instruments_that_run_the_model_are_refused(gpt2: Store) -> None:
         "differentiate": lambda: gpt2.grad(batch, torch.sum, "resid_post"),
         "run a block": lambda: gpt2.block(batch, 1, torch.zeros(1)),
         "give keys and values": lambda: gpt2.keys_values(batch),
+        "put on an adapter": lambda: gpt2.with_adapter("lora"),
+        "generate text": lambda: gpt2.generate(batch),
     }
     for what, call in refused.items():
         with pytest.raises(wb.UnsupportedError, match=f"cannot {what}: use the model"):
@@ -334,13 +341,15 @@ def broken(folder: Path, path: str, content: bytes | None) -> None:
         ("manifest.json", b"{", "manifest.json cannot be read"),
         ("manifest.json", b"[]", "expected a JSON object"),
         ("manifest.json", b'{"kind": "report"}', "is no store of activations"),
-        ("manifest.json", b'{"kind": "activations", "format": 2}', "this version reads format 1"),
-        ("manifest.json", b'{"kind": "activations", "format": 1}', "KeyError.*capture again"),
+        ("manifest.json", b'{"kind": "activations", "format": 1}', "this version reads format 2"),
+        ("manifest.json", b'{"kind": "activations", "format": 2}', "KeyError.*capture again"),
         ("prompts/prompts.jsonl", None, "prompts.jsonl cannot be read"),
         ("prompts/prompts.jsonl", b"1\n", "it is not as it was written"),
-        ("model/tokenizer/tokenizer.json", None, "model cannot be read"),
-        ("model/config.json", None, "model cannot be read"),
-        ("model/readout.safetensors", None, "model cannot be read"),
+        ("model/tokenizer/tokenizer.json", None, "tokenizer.json cannot be read"),
+        ("model/config.json", None, "config.json cannot be read"),
+        ("model/readout.safetensors", None, "readout.safetensors cannot be read"),
+        ("model/seal.json", None, "seal.json cannot be read: it is not as it was written"),
+        ("shards/00000000/seal.json", b"[]", "seal.json cannot be read: it is not as it was"),
         ("shards/00000000/activations.safetensors", None, "activations.safetensors cannot be read"),
         ("shards/00000000/activations.safetensors", b"", "activations.safetensors cannot be read"),
     ],
@@ -363,9 +372,11 @@ def test_broken_files_are_named(
         ("shards/00000001", r"lacks 1 of 3 shards \(00000001\)"),
         ("shards", "lacks 3 of 3 shards"),
         ("prompts/prompts.jsonl", "prompts.jsonl cannot be read"),
-        ("model/tokenizer/tokenizer.json", "model cannot be read"),
-        ("model/config.json", "model cannot be read"),
-        ("model/readout.safetensors", "model cannot be read"),
+        ("model/tokenizer/tokenizer.json", "tokenizer.json cannot be read: No such file"),
+        ("model/config.json", "config.json cannot be read: No such file"),
+        ("model/readout.safetensors", "readout.safetensors cannot be read: No such file"),
+        ("model/seal.json", "seal.json cannot be read: No such file"),
+        ("shards/00000001/seal.json", "seal.json cannot be read: No such file"),
         ("shards/00000001/activations.safetensors", "activations.safetensors cannot be read"),
     ],
 )
@@ -390,6 +401,7 @@ def test_a_shortened_prompt_file_is_refused(gpt2: Store) -> None:
 def test_another_tokenizer_is_refused(gpt2: Store) -> None:
     path = gpt2.folder / "model" / "tokenizer" / "tokenizer.json"
     path.write_text(path.read_text().replace('"a": 64', '"a": 65').replace('"b": 65', '"b": 64'))
+    seal(gpt2.folder / "model", Description.read(gpt2.folder).fingerprint)
     with pytest.raises(wb.ResultError, match="its tokenizer is read otherwise"):
         Store.open(gpt2.folder)
 

@@ -58,7 +58,7 @@ def test_a_stopped_capture_goes_on(
     live = model("gpt2", torch.float32)
     stopped_capture(tmp_path / "acts", monkeypatch, shards)
     before = contents(tmp_path / "acts")
-    assert len([path for path in before if path.startswith("shards")]) == shards
+    assert len([path for path in before if path.endswith("activations.safetensors")]) == shards
     with pytest.raises(wb.ResultError, match=f"lacks {4 - shards} of 4 shards"):
         Store.open(tmp_path / "acts")
     with counted(live) as rows:
@@ -96,7 +96,10 @@ def other_weights() -> wb.TorchModel:
         ({"prompts": [*TEXTS[:-1], "y"]}, "its prompts is "),
         ({"prompts": [*TEXTS, "y"]}, "its n_prompts is 10, here 11"),
         ({"prompts": [wb.Prompt(text, target="a") for text in TEXTS]}, "its prompts is "),
-        ({"sites": ["resid_post", "mlp_out"]}, "its sites is "),
+        (
+            {"sites": ["resid_post", "mlp_out"]},
+            r'its sites has \[\["mlp_out", 1\], \["mlp_out", 2\], \["mlp_out", 3\]\] only here;',
+        ),
         ({"positions": "last"}, 'its positions is "all", here "last"'),
         ({"shard_size": 4}, "its shard_size is 3, here 4"),
     ],
@@ -242,6 +245,7 @@ def test_a_store_is_no_model_to_capture(tmp_path: Path) -> None:
         ({"positions": 10}, wb.SettingError, "position 10 is outside prompt"),
         ({"positions": "subject"}, wb.PromptError, "has no subject"),
         ({"positions": slice(60, None)}, wb.SettingError, "select no token of any prompt"),
+        ({"positions": slice(0, None, 0)}, wb.SettingError, "positions slice.*indices or a slice"),
         ({"batch_size": 0}, wb.SettingError, "batch_size is 0"),
         ({"shard_size": 0}, wb.SettingError, "shard_size is 0"),
         ({"shard_size": 2.0}, wb.SettingError, "shard_size is 2.0"),

@@ -233,6 +233,23 @@ def test_another_run_is_refused_with_the_difference(
     assert read_manifest(tmp_path) == content | {"recorded": {}}
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([*range(100), 200], r"its sites has \[100\] only there and \[200\] only here;"),
+        ([*range(100)], r"its sites has \[100\] only there;"),
+        ([*range(102)], r"its sites has \[101\] only here;"),
+        ([*range(100, -1, -1)], "its sites has the same items in another order or number;"),
+    ],
+)
+def test_of_long_lists_the_difference_alone_is_said(
+    tmp_path: Path, other: list[int], message: str
+) -> None:
+    open_manifest(tmp_path, {"sites": [*range(101)]})
+    with pytest.raises(ResultError, match=message):
+        open_manifest(tmp_path, {"sites": other})
+
+
 def test_of_many_runs_at_once_one_has_the_folder(tmp_path: Path) -> None:
     def attempt(seed: int) -> bool:
         try:
@@ -258,6 +275,13 @@ def not_json(folder: Path) -> None:
 
 def no_object(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps([1]))
+
+
+def test_a_manifest_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    for call in (lambda: read_manifest(tmp_path), lambda: open_manifest(tmp_path, {})):
+        with pytest.raises(ResultError, match="manifest.json cannot be read: Is a directory$"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from workbench.models.adapters import adapter_layers, adapter_names, belongs, se
 from workbench.models.hub import hub_answers
 from workbench.models.locks import lock_of
 
-__all__ = ["AdapterSource", "add_adapters", "without_wrapper"]
+__all__ = ["AdapterSource", "add_adapters", "require_adapters", "without_wrapper"]
 
 AdapterSource = str | Path | Mapping[str, str | Path]
 """A folder or hub name, which names the adapter too; or several of them by name."""
@@ -53,15 +53,37 @@ def add_adapters(hf: Any, source: AdapterSource) -> list[str]:
         ModelError: peft is not installed, or an adapter cannot be had or does not fit the model.
         UnsupportedError: it is more than a LoRA.
     """
-    given = source if isinstance(source, Mapping) else {_name_of(source): source}
-    if not given:
-        raise ModelError("no adapter: expected a folder or a hub name, or several by name")
+    given = _by_name(source)
     for name, one in given.items():
         _require_name(hf, name)
         config, weights = _read(str(one))
         with lock_of(hf), _whole_or_not(hf, name):
             _add(hf, name, str(one), config, weights)
     return list(given)
+
+
+def require_adapters(source: AdapterSource) -> None:
+    """Refuse, before anything is loaded or fetched, what cannot be the adapters of any model.
+
+    Raises:
+        ModelError: no name of a folder or on the hub, or a folder that holds no adapter.
+    """
+    for one in _by_name(source).values():
+        if (folder := _local(str(one))) is not None:
+            _require_files(str(one), folder)
+
+
+def _by_name(source: AdapterSource) -> Mapping[str, str | Path]:
+    """The adapters that are given, by name."""
+    ones = list(source.values()) if isinstance(source, Mapping) else [source]
+    if not ones:
+        raise ModelError("no adapter: expected a folder or a hub name, or several by name")
+    for one in ones:
+        if not isinstance(one, str | Path):
+            raise ModelError(
+                f"adapter is a {type(one).__name__}: expected a folder or a hub name, or several by name"
+            )
+    return source if isinstance(source, Mapping) else {_name_of(source): source}
 
 
 def without_wrapper(model: Any) -> Any:
@@ -95,6 +117,7 @@ def _add(hf: Any, name: str, source: str, config: Any, weights: dict[str, Tensor
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # that it is not the first, that it corrects a flag
             inject_adapter_in_model(config, hf, name)
+        hf.eval()  # what was put in begins in training mode, and would drop out
         cast_adapter_dtype(hf, name)  # float32 beside 16-bit weights, as PeftModel has it
         found = set_peft_model_state_dict(hf, weights, name)
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -137,9 +160,24 @@ def _read(source: str) -> tuple[Any, dict[str, Tensor]]:
 
 def _folder(source: str) -> Path:
     """The local folder that holds the adapter, checked."""
+    folder = _local(source) or _fetched(source)
+    _require_files(source, folder)
+    return folder
+
+
+def _local(source: str) -> Path | None:
+    """The folder here that `source` means; None where it can be a hub name alone."""
     folder = Path(source).expanduser()
-    if not folder.is_dir():
-        folder = _fetched(source)
+    if folder.is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise ModelError(
+            f"no adapter folder {source}: expected one that PEFT's save_pretrained wrote"
+        )
+    return None
+
+
+def _require_files(source: str, folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise ModelError(
             f"{source} has no {CONFIG}: expected a folder that PEFT's save_pretrained wrote"
@@ -150,14 +188,9 @@ def _folder(source: str) -> Path:
             "pickle weights only, which can run code and are refused" if pickled else "no weights"
         )
         raise ModelError(f"adapter {source} has {what}: save it again as {WEIGHTS}")
-    return folder
 
 
 def _fetched(source: str) -> Path:
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise ModelError(
-            f"no adapter folder {source}: expected one that PEFT's save_pretrained wrote"
-        )
     from huggingface_hub import snapshot_download
 
     try:

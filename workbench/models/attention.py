@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -23,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from workbench.errors import ModelError
-from workbench.models.batch import Batch, Places
+from workbench.models.batch import Batch, DecoderBatch, Places
 from workbench.models.hooks import Attachable, Handle, Point, Tap, attached
 from workbench.models.keys_values import KeyValues
 
@@ -147,7 +148,7 @@ def _adapted(
     if not isinstance(point, InnerPoint):
         return tap
     if point.name == "pattern":
-        tap = _to_keys_that_are_there(tap, batch.mask.sum(dim=1))
+        tap = _to_keys_that_are_there(tap, batch)
         tap = _by_position(tap, batch.starts) if batch.padded_left else tap
     if point.name in ("k", "v") and point.sees_prefix and prefix is not None:
         tap = _behind(tap, prefix.width)
@@ -170,14 +171,18 @@ def _by_position(tap: Tap, starts: Tensor) -> Tap:
     return on_columns
 
 
-def _to_keys_that_are_there(tap: Tap, lengths: Tensor) -> Tap:
+def _to_keys_that_are_there(tap: Tap, batch: Batch) -> Tap:
     """Let no edit attend to padding: a prompt's result may not depend on what it is batched with."""
+    # In a model of two stacks the keys may be the encoder's: their number tells.
+    masks = [batch.mask, *([batch.source.mask] if isinstance(batch, DecoderBatch) else [])]
+    lengths = {mask.shape[1]: mask.sum(dim=1)[:, None] for mask in masks}
 
     def on_positions(pattern: Tensor) -> Tensor | None:
         new = tap(pattern)
         if new is None:
             return None
-        there = torch.arange(new.shape[-1], device=new.device) < lengths.to(new.device)[:, None]
+        keys = torch.arange(new.shape[-1], device=new.device)
+        there = keys < lengths[len(keys)].to(new.device)
         return torch.where(there[:, None, None], new, torch.zeros_like(new))
 
     return on_positions
@@ -222,7 +227,8 @@ def _plain_attention(hf: Any) -> Iterator[None]:
     own = [module.config for module in holders]
     copies = deepcopy(own)  # all at once: a config inside another stays one with its module's
     try:
-        for module, config in zip(holders, copies, strict=True):
+        for module, before, config in zip(holders, own, copies, strict=True):
+            config.workbench = (get_ident(), before._attn_implementation)
             config._attn_implementation = IMPLEMENTATION
             module.config = config
         yield
@@ -247,6 +253,13 @@ def _attention(
     plain: Callable[..., tuple[Tensor, Tensor]] = getattr(
         sys.modules[type(module).__module__], PLAIN
     )
+    config: Any = module.config
+    owner, usual = getattr(config, "workbench", (None, config._attn_implementation))
+    if owner != get_ident():  # a bystander's pass, which is to be what it always is
+        from transformers import AttentionInterface
+
+        run: Callable[..., tuple[Tensor, Tensor]] = AttentionInterface().get(usual, plain)
+        return run(module, query, key, value, attention_mask, **settings)
     query, key, value = (
         _seen(module, name, states) for name, states in (("q", query), ("k", key), ("v", value))
     )

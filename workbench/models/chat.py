@@ -14,7 +14,7 @@ from workbench.models.fingerprint import hash_text
 __all__ = ["CHAT_ROLES", "GENERATION_PROMPT", "Chat", "Spans", "render", "template_hash"]
 
 GENERATION_PROMPT = "generation_prompt"
-CHAT_ROLES = ("system", "user", "assistant", GENERATION_PROMPT)
+CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", GENERATION_PROMPT)
 FIRST_MARK = 0xF1000  # of a plane of Unicode that no text uses
 
 Spans = tuple[tuple[int, int], ...]
@@ -27,7 +27,8 @@ class Chat:
     Attributes:
         text: what the template makes of them, special tokens written out.
         roles: (start, end) characters of what each role says, and of what opens the assistant's
-            turn (`GENERATION_PROMPT`). A role of which the template changes a message is not there.
+            turn (`GENERATION_PROMPT`). A role of which the template changes a message is not there,
+            nor one that says nothing: calls of tools are no text of the assistant's.
     """
 
     text: str
@@ -40,9 +41,10 @@ class Chat:
             PromptError: nothing in the chat is its.
         """
         if not self.roles.get(role):
+            known = [name for name in CHAT_ROLES if self.roles.get(name)]
             raise PromptError(
                 f"chat {self.text[:40]!r} has no {role} that its template writes as it stands: expected "
-                f"one of {', '.join(self.roles) or 'no role'}"
+                f"one of {', '.join(known) or 'all, last or indices'}"
             )
         return self.roles[role]
 
@@ -58,8 +60,8 @@ def template_hash(tokenizer: Any) -> str | None:
 def render(tokenizer: Any, messages: Messages) -> Chat:
     """`messages` in the tokenizer's chat template, to be continued by the assistant.
 
-    The template opens the assistant's turn, or leaves it open where the last message is its own.
-    It runs in transformers' sandbox.
+    The template opens the assistant's turn, or leaves it open where the last message is its own;
+    a last message that calls tools is whole, and stays closed. It runs in transformers' sandbox.
 
     Raises:
         PromptError: there is no template, or it refuses the messages.
@@ -76,13 +78,13 @@ def render(tokenizer: Any, messages: Messages) -> Chat:
 
 
 def _rendered(tokenizer: Any, messages: Messages, *, opened: bool) -> str:
-    continued = messages[-1]["role"] == "assistant"
+    answered = messages[-1]["role"] == "assistant"
     try:
         text: str = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tokenize=False,
-            add_generation_prompt=opened and not continued,
-            continue_final_message=opened and continued,
+            add_generation_prompt=opened and not answered,
+            continue_final_message=opened and answered and not messages[-1].get("tool_calls"),
         )
     except Exception as error:  # a template is a program of its own and fails as it likes
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -104,6 +106,8 @@ def _contents(tokenizer: Any, messages: Messages, text: str) -> dict[str, Spans]
     places = _places(_rendered(tokenizer, marked, opened=True), text, len(messages))
     found: dict[str, list[tuple[int, int] | None]] = defaultdict(list)
     for number, message in enumerate(messages):
+        if not _said(message):
+            continue
         before, after = (places.get(mark, ()) for mark in _marks(number))
         once = len(before) == len(after) == 1
         found[message["role"]].append((before[0], after[0]) if once else None)
@@ -118,9 +122,16 @@ def _marks(number: int) -> tuple[str, str]:
     return chr(FIRST_MARK + 2 * number), chr(FIRST_MARK + 2 * number + 1)
 
 
+def _said(message: Message) -> str:
+    """What the message says, without its outer spaces, which templates trim."""
+    return (message.get("content") or "").strip()
+
+
 def _marked(message: Message, before: str, after: str) -> Message:
-    """The message with marks around what it says; inside its outer spaces, which templates trim."""
-    said = message["content"].strip()
+    """The message with marks around what it says; as it is where that is nothing."""
+    said = _said(message)
+    if not said:
+        return message
     marked = message["content"].replace(said, f"{before}{said}{after}", 1)
     return {**message, "content": marked}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import get_ident
+from types import MethodType
 from typing import Any, Literal, Protocol
 
 import torch
@@ -134,8 +136,14 @@ def attached(taps: Iterable[tuple[Attachable, Tap]]) -> Iterator[None]:
     """Attach taps, in order, for the length of the context."""
     with ExitStack() as stack:
         for point, tap in taps:
-            stack.callback(point.attach(tap).remove)
+            stack.callback(point.attach(_of_this_thread(tap)).remove)
         yield
+
+
+def _of_this_thread(tap: Tap) -> Tap:
+    """`tap`, deaf to whoever runs the same model in another thread meanwhile."""
+    owner = get_ident()
+    return lambda value: tap(value) if get_ident() == owner else None
 
 
 @contextmanager
@@ -144,7 +152,12 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
     # In its own dictionary: some libraries' modules pass an attribute on to a module they wrap.
     instance = module.__dict__
     own = instance.get("forward")  # set where another library wraps the instance
-    instance["forward"] = forward
+    owner, usual = get_ident(), own or MethodType(type(module).forward, module)
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        return (forward if get_ident() == owner else usual)(*args, **kwargs)
+
+    instance["forward"] = chosen
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ from workbench.models.adapters import (
 from workbench.models.anatomy import Anatomy
 from workbench.models.family import Kind
 from workbench.models.fingerprint import Fingerprint
+from workbench.models.quantised import require_tensors
 from workbench.models.tokens import Tokens
 
 __all__ = ["Loaded"]
@@ -56,6 +57,8 @@ class Loaded:
         self.hf = hf
         self.anatomy = Anatomy(hf) if anatomy is None else anatomy
         self._require_kind()
+        self._require_head()
+        require_tensors(hf)
         rows = hf.get_input_embeddings().num_embeddings
         self.tokens = Tokens(tokenizer, rows, closed=self.anatomy.family.kind != "decoder")
         self.name = name
@@ -72,6 +75,13 @@ class Loaded:
             raise UnsupportedError(
                 f"{self.anatomy.config.model_type} ({kind.replace('_', '-')}) cannot be run here: load the "
                 "model with engine='torch'"
+            )
+
+    def _require_head(self) -> None:
+        if self.anatomy.lack("logits") is None and self.hf.get_output_embeddings() is None:
+            raise ModelError(
+                f"{type(self.hf).__name__} has no logits over its vocabulary: expected a language "
+                f"model, such as {self.anatomy.family.auto} gives"
             )
 
     def __repr__(self) -> str:

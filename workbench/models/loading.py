@@ -8,7 +8,12 @@ from typing import Any
 import torch
 
 from workbench.errors import ModelError, UnsupportedError
-from workbench.models.adapter_files import AdapterSource, add_adapters, without_wrapper
+from workbench.models.adapter_files import (
+    AdapterSource,
+    add_adapters,
+    require_adapters,
+    without_wrapper,
+)
 from workbench.models.checks import check
 from workbench.models.engine import Engine
 from workbench.models.engines import Remote, engine_class, library_of
@@ -36,11 +41,12 @@ def load(
         model: nothing or "atlas" / "atlas-bag" for the bundled models, a Hugging Face hub name, a
             folder written by `save_pretrained`, a Hugging Face model in memory, or a
             `TransformerBridge` or nnsight model that the caller holds.
-        tokenizer: needed with a Hugging Face model in memory; otherwise it comes with the model.
+        tokenizer: needed with a Hugging Face model in memory; otherwise in the place of the one
+            that comes with the model.
         engine: "torch", "transformer_lens" or "nnsight"; where None, the library of the model that
             is given, and torch otherwise.
-        dtype: of the weights; as stored where None (float32 for the bundled models). A model in
-            memory keeps its own.
+        dtype: of the weights, by name or as torch's; as stored where None (float32 for the
+            bundled models). A model in memory keeps its own.
         device: CUDA where present and CPU otherwise, where None; "auto" spreads the blocks over
             all GPUs, a mapping of modules to devices as it says (accelerate's `device_map`). A
             model in memory stays.
@@ -56,6 +62,10 @@ def load(
         ModelError: it cannot be had, has pickle weights only, or fails its check.
         UnsupportedError: its family, the engine, or the kind of adapter is not supported.
     """
+    if tokenizer is not None:
+        _require_tokenizer(tokenizer)
+    if adapter is not None:
+        require_adapters(adapter)
     model = without_wrapper(model)
     kind = engine_class(engine, model, remote)
     if remote is True:
@@ -72,6 +82,7 @@ def load(
     if model is None or isinstance(model, str | Path):
         hf, tokenizer, name = from_name(
             "atlas" if model is None else str(model),
+            tokenizer,
             dtype=dtype,
             device=device,
             revision=revision,
@@ -104,9 +115,11 @@ def _name_in_memory(model: Any, tokenizer: Any, dtype: Any, device: Any) -> str:
         raise ModelError(
             "a model in memory keeps its dtype and device: use model.to(...) before load"
         )
-    if getattr(model, "training", False):
+    # What nnsight puts beside the model is always in training mode, and never run.
+    parts = model.modules() if library_of(model) is None else [model]
+    if any(getattr(part, "training", False) for part in parts):
         raise ModelError(
-            "the model is in training mode, so dropout would act: call model.eval() first"
+            "the model, or a part of it, is in training mode, so dropout would act: call model.eval() first"
         )
     config = getattr(model, "config", None)
     return str(getattr(config, "_name_or_path", "") or type(model).__name__)
@@ -119,6 +132,14 @@ def _require_hugging_face(model: Any, tokenizer: Any) -> None:
         )
     if tokenizer is None:
         raise ModelError("a model in memory needs its tokenizer: load(model, tokenizer)")
+
+
+def _require_tokenizer(tokenizer: Any) -> None:
+    if not callable(tokenizer) or not hasattr(tokenizer, "special_tokens_map"):
+        raise ModelError(
+            f"tokenizer is a {type(tokenizer).__name__}: expected a Hugging Face tokenizer, such as "
+            "AutoTokenizer.from_pretrained or PreTrainedTokenizerFast(tokenizer_object=...) gives"
+        )
 
 
 def _revision(hf: Any) -> str | None:

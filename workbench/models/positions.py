@@ -18,7 +18,8 @@ Positions = str | int | slice | Iterable[int]
 Places always go prompt by prompt and by ascending position, in whatever order indices are given.
 """
 
-ROLES = ("all", "last", "subject", "first_subject", "last_subject", "after_subject", *CHAT_ROLES)
+SUBJECT_ROLES = ("subject", "first_subject", "last_subject", "after_subject")
+ROLES = ("all", "last", "mask", *SUBJECT_ROLES, *CHAT_ROLES)
 
 
 def checked_positions(spec: Positions) -> str | slice | tuple[int, ...]:
@@ -33,12 +34,13 @@ def checked_positions(spec: Positions) -> str | slice | tuple[int, ...]:
                 f"unknown positions {spec!r}: expected one of {', '.join(ROLES)}, or indices"
             )
         return spec
-    if isinstance(spec, slice):
-        return spec
     try:
+        if isinstance(spec, slice):
+            _ = range(0)[spec]  # refuses a step of zero, and bounds that are no whole numbers
+            return spec
         items = list(spec) if isinstance(spec, Iterable) else [spec]
         return tuple(sorted({_whole(item) for item in items}))
-    except TypeError:
+    except (TypeError, ValueError):
         raise SettingError(
             f"positions {spec!r}: expected one of {', '.join(ROLES)}, indices or a slice"
         ) from None
@@ -57,14 +59,14 @@ def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
 
     Raises:
         SettingError: what `checked_positions` refuses, or an index outside the prompt.
-        PromptError: a role of the subject in a prompt whose subject cannot be placed, or one of a
-            chat in a prompt that is none or has no such turn.
+        PromptError: a role of the subject in a prompt whose subject cannot be placed, one of a chat
+            in a prompt that is none or has no such turn, or "mask" in one without a masked word.
     """
     known = checked_positions(spec)
     if isinstance(known, str):
         return _role(known, prompt)
     if isinstance(known, slice):
-        return list(range(len(prompt)))[known]
+        return sorted(range(len(prompt))[known])
     return sorted({_index(i, prompt) for i in known})
 
 
@@ -73,6 +75,8 @@ def _role(role: str, prompt: EncodedPrompt) -> list[int]:
         return list(range(len(prompt)))
     if role == "last":
         return [len(prompt) - 1]
+    if role == "mask":
+        return prompt.masked
     if role in CHAT_ROLES:
         return prompt.turns(role)
     first, last = prompt.subject

@@ -16,6 +16,7 @@ from workbench.models.hub import hub_answers
 
 __all__ = ["Placement", "chosen_device", "described", "from_name"]
 
+SHORT = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 Placement = torch.device | str | Mapping[str, Any] | None
@@ -24,6 +25,7 @@ Placement = torch.device | str | Mapping[str, Any] | None
 
 def from_name(
     name: str,
+    tokenizer: Any = None,
     *,
     dtype: torch.dtype | str | None,
     device: Placement,
@@ -32,10 +34,10 @@ def from_name(
 ) -> tuple[Any, Any, str]:
     """A Hugging Face model, its tokenizer and what it is called; arguments and errors as `load`."""
     placed = _placed(device)
-    folder = _folder(name)
-    config, tokenizer, source, options = described(name, revision, trust_remote_code, folder)
+    folder = _folder(name, whole=tokenizer is None)
+    config, found, source, options = described(name, revision, trust_remote_code, folder, tokenizer)
     bundled = name in MODELS
-    kept = dtype or (torch.float32 if bundled else "auto")
+    kept = _dtype(dtype) or (torch.float32 if bundled else "auto")
     wanted: dict[str, Any] = {"dtype": kept, "use_safetensors": True, "output_loading_info": True}
     packed = getattr(config, "quantization_config", None) is not None
     spread = not isinstance(placed, torch.device)
@@ -45,13 +47,19 @@ def from_name(
     _require_whole(name, info)
     _require_held(name, hf)
     hf = hf if packed or spread else hf.to(placed)
-    return hf.eval(), tokenizer, name if bundled or folder is None else folder.name
+    return hf.eval(), found, name if bundled or folder is None else folder.name
 
 
 def described(
-    name: str, revision: str | None, trust_remote_code: bool, folder: Path | None = None
+    name: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    folder: Path | None = None,
+    tokenizer: Any = None,
 ) -> tuple[Any, Any, str, dict[str, Any]]:
-    """A model's configuration and tokenizer, and where and with what options its weights are had.
+    """A model's configuration, tokenizer, and where and with what options its weights are had.
+
+    The tokenizer is the one that is given, or its own.
 
     Raises:
         ModelError: they cannot be had.
@@ -67,8 +75,27 @@ def described(
         options["local_files_only"] = True  # what was fetched before serves offline
     config = _pretrained("AutoConfig", source, name, options)
     family_of(config)
-    tokenizer = _pretrained("AutoTokenizer", source, name, options)
+    if tokenizer is None:
+        tokenizer = _pretrained("AutoTokenizer", source, name, options)
     return config, tokenizer, source, options
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype of that name.
+
+    Raises:
+        ModelError: there is none for weights.
+    """
+    if not isinstance(dtype, str):
+        return dtype
+    name = dtype.removeprefix("torch.")
+    found = getattr(torch, SHORT.get(name, name), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(
+            f"dtype {dtype!r} cannot be used: expected float32, bfloat16, float16 or float64; quantised "
+            "weights keep the form in which they were saved"
+        )
+    return found
 
 
 def _placed(device: Placement) -> Any:
@@ -101,8 +128,11 @@ def chosen_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
-def _folder(name: str) -> Path | None:
-    """The local folder that `name` means, checked; None for a hub name."""
+def _folder(name: str, *, whole: bool) -> Path | None:
+    """The local folder that `name` means, checked; None for a hub name.
+
+    `whole`: it must hold a tokenizer as well.
+    """
     if name in MODELS:
         return model_path(name)
     folder = Path(name).expanduser()
@@ -111,6 +141,8 @@ def _folder(name: str) -> Path | None:
             raise ModelError(f"no folder {name}: expected one written by save_pretrained")
         return None
     _require_files(folder)
+    if whole:
+        _require_tokenizer(folder)
     return folder.resolve()
 
 
@@ -127,6 +159,9 @@ def _require_files(folder: Path) -> None:
                 "load them where you trust them and save_pretrained again, which writes safetensors"
             )
         raise ModelError(f"{folder} has no weights: expected model.safetensors (or shards of it)")
+
+
+def _require_tokenizer(folder: Path) -> None:
     if not any(
         (folder / file).is_file()
         for file in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")

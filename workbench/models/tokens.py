@@ -29,6 +29,7 @@ class EncodedPrompt:
             and for every token of a tokenizer that does not know them.
         target, foil: token ids, or None.
         chat: the messages as the chat template writes them; None where the prompt is a text.
+        mask: the id of the tokenizer's mask token; None where it has none.
     """
 
     prompt: Prompt
@@ -37,6 +38,7 @@ class EncodedPrompt:
     target: int | None
     foil: int | None
     chat: Chat | None = None
+    mask: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +60,25 @@ class EncodedPrompt:
         if not inside:
             raise PromptError(f"subject {self.prompt.subject!r} covers no token of the prompt")
         return inside[0], inside[-1]
+
+    @property
+    def masked(self) -> list[int]:
+        """Token positions of the masked words.
+
+        Raises:
+            PromptError: there is none, or the tokenizer has no mask token.
+        """
+        if self.mask is None:
+            raise PromptError(
+                "the tokenizer has no mask token: expected one, such as BERT's, to use positions 'mask'"
+            )
+        found = [i for i, token in enumerate(self.ids) if token == self.mask]
+        if not found:
+            raise PromptError(
+                f"prompt {self.text[:40]!r} holds no mask token (id {self.mask}): expected at least one "
+                "to use positions 'mask'"
+            )
+        return found
 
     def turns(self, role: str) -> list[int]:
         """Token positions of what `role` says in a chat; of "generation_prompt", of what opens a turn.
@@ -139,9 +160,9 @@ class Tokens:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the vocabulary or the special tokens."""
+        """16 hex digits that change with the vocabulary, the special tokens, and where they go."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        return hash_text(f"{vocabulary} {self.tokenizer.special_tokens_map}")
+        return hash_text(f"{vocabulary} {self.tokenizer.special_tokens_map} {self._around}")
 
     @property
     def template(self) -> str | None:
@@ -153,6 +174,12 @@ class Tokens:
         """An id to fill padded places with; they are masked, so any row of the embedding serves."""
         pad = self.tokenizer.pad_token_id
         return pad if isinstance(pad, int) and pad < self.n_rows else 0
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id of the mask token; None where the tokenizer has none."""
+        mask: int | None = self.tokenizer.mask_token_id
+        return mask
 
     def encode(self, prompt: Prompt, context: int | None = None) -> EncodedPrompt:
         """Encode `prompt`.
@@ -182,7 +209,7 @@ class Tokens:
         target, foil = (
             self.token_id(t, n) for t, n in ((prompt.target, "target"), (prompt.foil, "foil"))
         )
-        return EncodedPrompt(prompt, ids, spans, target, foil, chat)
+        return EncodedPrompt(prompt, ids, spans, target, foil, chat, self.mask_id)
 
     def _ids(self, text: str) -> tuple[tuple[int, ...], Spans]:
         """Ids and characters of `text` between the special tokens that it does not have yet."""

@@ -22,11 +22,13 @@ class Failure:
         prompt: its name.
         instrument: the instrument's name.
         error: why, as one line.
+        line: the line of the prompt file that it stands in; None where it is of no file.
     """
 
     prompt: str | int
     instrument: str
     error: str
+    line: int | None = None
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Attempt:
             raise
         except Exception as error:  # an instrument may be anybody's code
             if len(prompts) * len(instruments) == 1:
-                self.failures.append(Failure(prompts.names[0], instruments[0].name, _line(error)))
+                self.failures.append(_failure(prompts, instruments[0], error))
             for part, those in _parts(prompts, instruments):
                 self.measure(part, those)
 
@@ -67,7 +69,13 @@ class Attempt:
         return [one for one in self.gathered if one.instrument is instrument]
 
 
-def _line(error: Exception) -> str:
+def _failure(prompts: PromptSet, instrument: Instrument, error: Exception) -> Failure:
+    """Of a set of one prompt."""
+    line = None if prompts.lines is None else prompts.lines[0]
+    return Failure(prompts.names[0], instrument.name, _said(error), line)
+
+
+def _said(error: Exception) -> str:
     known = isinstance(error, WorkbenchError)
     said = str(error) if known else f"unexpected {type(error).__name__}: {error}"
     return " ".join(said.split())

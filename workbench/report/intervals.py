@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "mean_interval", "median_interval", "share_interval", "student"]
+__all__ = ["ANY", "Interval", "mean_interval", "median_interval", "share_interval", "student"]
 
 LEVEL = 0.95
+ANY = (-math.inf, math.inf)  # the possible range of a number of which none is known
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,21 @@ def student(n: int) -> float | None:
     return float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else None
 
 
-def mean_interval(values: ArrayLike) -> Interval:
-    """Mean with Student's interval, mean -+ t s / sqrt(n); no interval for n < 2."""
+def mean_interval(values: ArrayLike, possible: tuple[float, float] = ANY) -> Interval:
+    """Mean with Student's interval, mean -+ t s / sqrt(n); no interval for n < 2.
+
+    Args:
+        values: one number a prompt.
+        possible: the least and the largest that the quantity can be; the interval is cut there.
+    """
     found = _sound(values)
     mean, t = float(found.mean()), student(len(found))
     if t is None:
         return Interval(mean, None, None)
     half = t * float(found.std(ddof=1)) / math.sqrt(len(found))
-    return Interval(mean, mean - half, mean + half)
+    # Rounding must not leave the mean outside its own interval.
+    least, most = min(possible[0], mean), max(possible[1], mean)
+    return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 
 def share_interval(hits: int, n: int) -> Interval:

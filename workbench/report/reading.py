@@ -113,13 +113,14 @@ class PromptFile:
             PromptError: the file has changed since it was surveyed.
         """
         left_out = {one.line for one in self.rejected}
-        kept = (line for number, line in lines(self.path) if number not in left_out)
+        kept = ((number, line) for number, line in lines(self.path) if number not in left_out)
         for start in range(0, self.count, size):
             taken = list(islice(kept, size))
             if _stamp(self.path) != self.stamp:
                 raise PromptError(f"{self.path} has changed since the run began: run it again")
             if wanted(start):
-                yield start, self._set(start, [prompt_of(line) for line in taken])
+                found = {number: prompt_of(line) for number, line in taken}
+                yield start, self._set(start, tuple(found.values()), tuple(found))
 
     def raw(self) -> Iterator[tuple[Rejected, str]]:
         """Each line that was left out, as it stands in the file."""
@@ -129,16 +130,15 @@ class PromptFile:
                 if number in wanted:
                     yield wanted[number], line.rstrip("\r\n")
 
-    def _set(self, start: int, prompts: Sequence[Prompt]) -> PromptSet:
+    def _set(self, start: int, prompts: tuple[Prompt, ...], stand_in: tuple[int, ...]) -> PromptSet:
         numbers = range(start, start + len(prompts))
         if not self.named:
-            return PromptSet(tuple(prompts), tuple(numbers))
-        return PromptSet(
-            tuple(
-                prompt if prompt.id is not None else replace(prompt, id=str(number))
-                for number, prompt in zip(numbers, prompts, strict=True)
-            )
+            return PromptSet(prompts, tuple(numbers), stand_in)
+        named = tuple(
+            prompt if prompt.id is not None else replace(prompt, id=str(number))
+            for number, prompt in zip(numbers, prompts, strict=True)
         )
+        return PromptSet(named, lines=stand_in)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def report(
     """Measure a prompt set with every instrument, and write a folder that can be resumed and read.
 
     The folder has a manifest, `shards/*/<instrument>.parquet` with tidy rows, `errors.jsonl` and
-    `report.html`. A prompt that cannot be measured is kept as an error, and the run goes on. The
+    `report.html`. A prompt that cannot be measured is kept as an error, with the line of the prompt
+    file that it stands in, and the run goes on. The
     same call again goes on where the last one ended, however it ended; several processes may write
     into one folder.
 

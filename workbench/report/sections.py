@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from workbench.report.charts import layer_lines
+from workbench.report.intervals import ANY
 from workbench.report.summaries import means
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def generic_section(kind: type[Instrument], rows: pl.LazyFrame, data: xr.Dataset
     if not numbers or "prompt" not in rows.collect_schema():
         return Section(remarks=["The rows of this instrument have no numbers by prompt to draw."])
     return Section(
-        headlines=[_headline(rows, number) for number in numbers[:MOST_HEADLINES]],
-        plots=_plots(rows, numbers) if "layer" in rows.collect_schema() else [],
+        headlines=[_headline(kind, rows, number) for number in numbers[:MOST_HEADLINES]],
+        plots=_plots(kind, rows, numbers) if "layer" in rows.collect_schema() else [],
         listings=[_extremes(rows, numbers[0])],
     )
 
@@ -165,19 +166,20 @@ def _lines(rows: pl.LazyFrame) -> tuple[str | None, list[str]]:
     return None, []
 
 
-def _headline(rows: pl.LazyFrame, number: str) -> Headline:
+def _headline(kind: type[Instrument], rows: pl.LazyFrame, number: str) -> Headline:
     label, constant = number.replace("_", " "), rows.with_columns(every=pl.lit(0))
-    return headline(label, "", means(constant, number, ["every"]), OVER_ROWS)
+    summary = means(constant, number, ["every"], kind.ranges.get(number, ANY))
+    return headline(label, "", summary, OVER_ROWS)
 
 
-def _plots(rows: pl.LazyFrame, numbers: Sequence[str]) -> list[Plot]:
+def _plots(kind: type[Instrument], rows: pl.LazyFrame, numbers: Sequence[str]) -> list[Plot]:
     line, names = _lines(rows)
     by = ["layer"] if line is None else [line, "layer"]
     left = len(numbers) - MOST_PLOTS
     more = f" {left} more columns stand in the rows." if left > 0 else ""
     plots = []
     for number in numbers[:MOST_PLOTS]:
-        table = means(rows, number, by)
+        table = means(rows, number, by, kind.ranges.get(number, ANY))
         said = f"Mean of {number} within each prompt, then over prompts (Student's interval)."
         figure = layer_lines(table, number, line=line, names=names)
         plots.append(Plot(number, f"{said} {prompts_of(table)} {POINTWISE}{more}", figure, table))

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from workbench.report.intervals import (
+    ANY,
     Interval,
     mean_interval,
     median_interval,
@@ -21,13 +22,21 @@ __all__ = ["at_last_position", "means", "medians", "shares"]
 SUMMARY = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(), "n": pl.Int64()}
 
 
-def means(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
+def means(
+    rows: pl.LazyFrame, column: str, by: Sequence[str], possible: tuple[float, float] = ANY
+) -> pl.DataFrame:
     """Mean over prompts of each prompt's own mean, for every group.
+
+    Args:
+        rows: tidy rows.
+        column: of the numbers.
+        by: columns of the groups.
+        possible: the least and the largest that the quantity can be; intervals are cut there.
 
     Returns:
         Columns `by`, value, low and high (Student's 95%; null for n < 2), and n, the prompts.
     """
-    return _summarised(rows, column, by, mean_interval)
+    return _summarised(rows, column, by, lambda values: mean_interval(values, possible))
 
 
 def medians(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:

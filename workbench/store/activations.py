@@ -27,6 +27,7 @@ from workbench.store.description import Description
 from workbench.store.last_step import last_step, stored_tokenizer
 from workbench.store.prompt_lines import StoredPrompt, read_lines
 from workbench.store.refusals import NoBlocks
+from workbench.store.seals import require_sealed
 from workbench.store.shards import Shards
 from workbench.store.states import States
 
@@ -66,15 +67,18 @@ class Store(NoBlocks):
         self.device = device
         self._description = Description.read(folder)
         self._require_finished()
+        require_sealed(folder / MODEL, self._description.fingerprint)
         self.name = str(self._description.model["name"])
         self.sites = self._description.sites
         self.positions = self._description.positions
-        self.prompts, self._encoded = read_lines(folder / PROMPTS, self._description.prompts)
         self.tokens = Tokens(stored_tokenizer(folder / MODEL), self._description.vocab_size)
         self._require_tokenizer()
+        self.prompts, self._encoded = read_lines(
+            folder / PROMPTS, self._description.prompts, self.tokens.mask_id
+        )
         self.token_limit: int | None = None
         self.lock = RLock()
-        self._states = States(Shards(folder / SHARDS), self._description)
+        self._states = States(Shards(folder / SHARDS), self._description, self._encoded)
 
     @classmethod
     def open(cls, folder: str | Path, *, device: torch.device | str | None = None) -> Store:
@@ -85,7 +89,7 @@ class Store(NoBlocks):
                 otherwise, where None.
 
         Raises:
-            ResultError: it is no store, is unfinished, or cannot be read.
+            ResultError: it is no store, is unfinished, was changed, or cannot be read.
             ModelError: the device cannot be used.
         """
         return cls(Path(folder), chosen_device(device))

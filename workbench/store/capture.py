@@ -29,6 +29,7 @@ from workbench.store.description import Description
 from workbench.store.last_step import keep_last_step, require_last_step
 from workbench.store.manifest import open_manifest
 from workbench.store.prompt_lines import hash_lines, prompt_lines, write_lines
+from workbench.store.seals import seal
 from workbench.store.shards import Shards
 from workbench.store.states import tensor_name, write_states
 
@@ -193,6 +194,7 @@ def _keep_surroundings(job: _Job, folder: Path) -> None:
     if MODEL not in kept:
         with kept.writing(MODEL) as unfinished:
             keep_last_step(job.model, unfinished)
+            seal(unfinished, job.description.fingerprint)
     if PROMPTS not in kept:
         with kept.writing(PROMPTS) as unfinished:
             write_lines(unfinished, prompt_lines(job.prompts, job.encoded))
@@ -244,6 +246,7 @@ def _write(job: _Job, shards: Shards, key: str, gathered: Gathered) -> None:
     }
     with shards.writing(key) as unfinished:
         write_states(unfinished, job.description.numbers(key), torch.from_numpy(places), values)
+        seal(unfinished, job.description.fingerprint)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from workbench.store.manifest import read_manifest
 __all__ = ["Description"]
 
 KIND = "activations"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,18 @@ class Description:
         fields = asdict(self) | {"positions": _positions_data(self.positions)}
         return {"kind": KIND, "format": FORMAT, **fields}
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest: that every folder of the store was written for it."""
+        canonical = json.dumps(self.manifest(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     @classmethod
     def read(cls, folder: Path) -> Description:
         """What the manifest of `folder` says.
 
         Raises:
-            ResultError: there is none, or it is of something else or of a later format.
+            ResultError: there is none, or it is of something else or of another format.
         """
         found = read_manifest(folder)
         if found.get("kind") != KIND:

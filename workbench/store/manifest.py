@@ -42,10 +42,9 @@ def open_manifest(
             )
         _write_once(folder / NAME, ours | {RECORDED: dict(recorded or {})})
     theirs = {key: value for key, value in read_manifest(folder).items() if key != RECORDED}
-    for key, their, our in _differences(theirs, ours, ""):
+    for key, difference in _differences(theirs, ours, ""):
         raise ResultError(
-            f"{folder} is another run's: its {key} is {_short(their)}, here {_short(our)}; "
-            "choose another folder"
+            f"{folder} is another run's: its {key} {difference}; choose another folder"
         )
 
 
@@ -60,6 +59,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultError(f"no {NAME} in {folder}: it is no folder of a run") from None
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ResultError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict):
@@ -91,15 +92,27 @@ def _write_once(path: Path, content: Mapping[str, Any]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _differences(theirs: Any, ours: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """(key, theirs, ours) wherever the two differ; None for what is missing."""
+def _differences(theirs: Any, ours: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(key, in what theirs differs) wherever the two differ; None for what is missing."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         # Last the size of shards, which follows from what they hold.
         for name in sorted(theirs.keys() | ours.keys(), key=lambda name: (name == SIZE, name)):
             inner = f"{key}.{name}" if key else name
             yield from _differences(theirs.get(name), ours.get(name), inner)
+    elif theirs != ours and isinstance(theirs, list) and isinstance(ours, list):
+        yield key, _list_difference(theirs, ours)
     elif theirs != ours:
-        yield key, theirs, ours
+        yield key, f"is {_short(theirs)}, here {_short(ours)}"
+
+
+def _list_difference(theirs: list[Any], ours: list[Any]) -> str:
+    """What only one of two lists has."""
+    there = [item for item in theirs if item not in ours]
+    here = [item for item in ours if item not in theirs]
+    if not there and not here:
+        return "has the same items in another order or number"
+    parts = [(there, "there"), (here, "here")]
+    return "has " + " and ".join(f"{_short(items)} only {where}" for items, where in parts if items)
 
 
 def _short(value: Any) -> str:

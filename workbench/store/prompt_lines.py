@@ -1,7 +1,7 @@
 """Prompts as they were encoded, one line of JSON each: what stored states belong to.
 
-A line has the fields of `EncodedPrompt`, and `called`: the index by which results call a prompt
-that has no id.
+A line has the fields of `EncodedPrompt`, but for the mask token, which the stored tokenizer knows;
+and `called`: the index by which results call a prompt that has no id.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def prompt_lines(prompts: PromptSet, encoded: Sequence[EncodedPrompt]) -> Iterat
 
 
 def _line(encoded: EncodedPrompt, called: int) -> str:
+    own = {name: value for name, value in _fields(encoded).items() if name != "mask"}
     try:
         line = json.dumps(
-            _fields(encoded)
-            | {"prompt": _fields(encoded.prompt), "chat": _chat(encoded), "called": called},
+            own | {"prompt": _fields(encoded.prompt), "chat": _chat(encoded), "called": called},
             ensure_ascii=False,
             allow_nan=False,
         )
-        same = _prompt(json.loads(line)["prompt"]) == encoded.prompt
+        same = Prompt(**json.loads(line)["prompt"]) == encoded.prompt
     except (TypeError, ValueError):
         same = False
     if not same:
@@ -87,12 +87,15 @@ def write_lines(folder: Path, lines: Iterable[str]) -> None:
         file.writelines(f"{line}\n" for line in lines)
 
 
-def read_lines(folder: Path, expected: str) -> tuple[PromptSet, list[StoredPrompt]]:
+def read_lines(
+    folder: Path, expected: str, mask: int | None
+) -> tuple[PromptSet, list[StoredPrompt]]:
     """The prompts, and how they were encoded.
 
     Args:
         folder: where `write_lines` wrote them.
         expected: their hash.
+        mask: the id of the stored tokenizer's mask token; None where it has none.
 
     Raises:
         ResultError: the file is missing, or does not hold what was written.
@@ -102,26 +105,27 @@ def read_lines(folder: Path, expected: str) -> tuple[PromptSet, list[StoredPromp
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         if hash_lines(lines) != expected:
             raise ValueError("it is not as it was written")
-        return _read(lines)
+        return _read(lines, mask)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{path} cannot be read: {error}; capture again") from None
 
 
-def _read(lines: Sequence[str]) -> tuple[PromptSet, list[StoredPrompt]]:
+def _read(lines: Sequence[str], mask: int | None) -> tuple[PromptSet, list[StoredPrompt]]:
     found = [json.loads(line) for line in lines]
-    encoded = [_encoded(line, number) for number, line in enumerate(found)]
+    encoded = [_encoded(line, number, mask) for number, line in enumerate(found)]
     called = tuple(int(line["called"]) for line in found)
     return PromptSet(tuple(each.prompt for each in encoded), called), encoded
 
 
-def _encoded(line: dict[str, Any], number: int) -> StoredPrompt:
+def _encoded(line: dict[str, Any], number: int, mask: int | None) -> StoredPrompt:
     return StoredPrompt(
-        _prompt(line["prompt"]),
+        Prompt(**line["prompt"]),
         tuple(line["ids"]),
         tuple((start, end) for start, end in line["spans"]),
         line["target"],
         line["foil"],
         _chat_of(line["chat"]),
+        mask,
         number=number,
     )
 
@@ -131,8 +135,3 @@ def _chat_of(given: dict[str, Any] | None) -> Chat | None:
         return None
     spans = given["roles"].items()
     return Chat(given["text"], {role: tuple((a, b) for a, b in found) for role, found in spans})
-
-
-def _prompt(given: dict[str, Any]) -> Prompt:
-    subject = given["subject"]
-    return Prompt(**given | {"subject": tuple(subject) if isinstance(subject, list) else subject})

@@ -36,6 +36,14 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("give keys and values")
 
+    def with_adapter(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("put on an adapter")
+
+    def generate(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("generate text")
+
 
 def _needs_model(what: str) -> UnsupportedError:
     return UnsupportedError(f"a store of activations cannot {what}: use the model")

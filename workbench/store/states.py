@@ -18,8 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.errors import ResultError
+from workbench.models.positions import resolve_positions
 from workbench.models.sites import Site
+from workbench.models.tokens import EncodedPrompt
 from workbench.store.description import Description
+from workbench.store.seals import require_sealed
 from workbench.store.shards import Shards
 
 __all__ = ["States", "tensor_name", "write_states"]
@@ -60,17 +63,24 @@ def write_states(
 
 
 class States:
-    """The states in the shards of a store; a read takes what it needs into memory and no more."""
+    """The states in the shards of a store; a read takes what it needs into memory and no more.
 
-    def __init__(self, shards: Shards, description: Description) -> None:
+    A shard is held against its seal and the prompts when it is first read.
+    """
+
+    def __init__(
+        self, shards: Shards, description: Description, prompts: Sequence[EncodedPrompt]
+    ) -> None:
         self._shards = shards
         self._description = description
+        self._prompts = prompts
+        self._checked: set[str] = set()
 
     def gather(self, wanted: Iterable[Rows], sites: Sequence[Site]) -> dict[Site, Tensor]:
         """[N, d] of each site, prompt by prompt.
 
         Raises:
-            ResultError: a shard is missing or cannot be read.
+            ResultError: a shard is missing, was changed or cannot be read.
         """
         pieces: dict[Site, list[Tensor]] = {site: [] for site in sites}
         with ExitStack() as stack:
@@ -78,11 +88,28 @@ class States:
             for number, rows in wanted:
                 key = self._description.key(number)
                 if key not in opened:
-                    opened[key] = stack.enter_context(_File(self._shards.folder(key) / FILE))
+                    opened[key] = stack.enter_context(self._file(key))
                 first = number - self._description.numbers(key).start
                 for site, parts in pieces.items():
                     parts.append(opened[key].rows(tensor_name(site), first, rows))
         return {site: torch.cat(parts) for site, parts in pieces.items()}
+
+    def _file(self, key: str) -> _File:
+        folder = self._shards.folder(key)
+        if key not in self._checked:
+            require_sealed(folder, self._description.fingerprint)
+            with _File(folder / FILE) as file:
+                file.require_places(self._places(key))
+            self._checked.add(key)
+        return _File(folder / FILE)
+
+    def _places(self, key: str) -> list[tuple[int, int]]:
+        """Prompt and position of each row that the shard should have."""
+        return [
+            (number, position)
+            for number in self._description.numbers(key)
+            for position in resolve_positions(self._description.positions, self._prompts[number])
+        ]
 
 
 class _File(ExitStack):
@@ -100,6 +127,15 @@ class _File(ExitStack):
         except (OSError, SafetensorError) as error:
             raise self._broken(error) from None
         return self
+
+    def require_places(self, expected: Sequence[tuple[int, int]]) -> None:
+        """Refuse a file whose rows are not of these prompts and positions."""
+        try:
+            columns = [self._file.get_tensor(name).tolist() for name in ("prompt", "position")]
+        except SafetensorError as error:
+            raise self._broken(error) from None
+        if list(zip(*columns, strict=False)) != expected:
+            raise self._broken(ValueError("its rows are of other prompts or positions"))
 
     def rows(self, name: str, prompt: int, rows: Sequence[int]) -> Tensor:
         """[len(rows), d]: those of one prompt."""

@@ -21,6 +21,7 @@ import torch
 
 from workbench.errors import ModelError
 from workbench.models.nnsight.contained import nnsight
+from workbench.models.nnsight.deadline import cut_at
 from workbench.models.nnsight.packing import packed
 
 __all__ = ["Ndif", "ndif_key"]
@@ -57,7 +58,7 @@ class Ndif:
         model: the model's name on the hub.
         revision: its revision; None for its main one.
         environment: settings of the model for a pass, such as its attention.
-        seconds: how long one pass may take, waiting included.
+        seconds: how long one pass may take, from first to last byte, waiting included.
         pause: seconds between two questions whether it is done.
     """
 
@@ -113,17 +114,25 @@ class Ndif:
         import httpx
 
         try:
-            return httpx.request(method, url, timeout=self._left(end), **more)
+            with cut_at(end) as trace, httpx.Client(timeout=self._left(end)) as client:
+                answer = client.request(method, url, extensions={"trace": trace}, **more)
         except httpx.TimeoutException:
             raise self._late() from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self._left(end)
             raise ModelError(
                 f"NDIF at {self.host} cannot be reached ({_line(error)}): check the network and NDIF_HOST, "
                 "or load the model without remote"
             ) from error
+        self._left(end)  # an answer that was cut can look like a whole one
+        return answer
 
     def _left(self, end: float) -> float:
-        """Seconds that are left."""
+        """Seconds that are left.
+
+        Raises:
+            ModelError: none are.
+        """
         left = end - time.monotonic()
         if left <= 0:
             raise self._late()
