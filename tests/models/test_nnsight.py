@@ -184,7 +184,7 @@ def test_two_threads() -> None:
     wrong: list[str] = []
 
     def work(name: str) -> None:
-        for _ in range(200):
+        for _ in range(500):
             found = hooked.intervene("abc", edits[name])["logits", LAYERS]
             if not torch.equal(found, expected[name]["logits", LAYERS]):
                 wrong.append(name)

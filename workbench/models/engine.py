@@ -162,6 +162,13 @@ class Engine(Loaded, ABC):
             self._require(site, start)
         return sites
 
+    def _sites_inside(self, requests: str | Sequence[SiteRequest]) -> tuple[Site, ...]:
+        """The sites to differentiate at; what the model returns is none."""
+        sites = self._sites(requests)
+        if any(site.name == "logits" for site in sites):
+            raise SettingError("logits: expected a site inside the network to differentiate at")
+        return sites
+
     def _require(self, site: Site, start: Start | None) -> None:
         """Refuse a site that it lacks, that failed its check, or that a restart passes over."""
         self.anatomy.require(site.name)

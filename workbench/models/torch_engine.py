@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from workbench.errors import SettingError
 from workbench.models.attention import tapped, within_prompts
 from workbench.models.batch import Batch
 from workbench.models.captures import Captures, Read
@@ -135,9 +134,7 @@ class TorchModel(Engine):
         at: Positions = "last",
     ) -> Captures:
         batch = self._batch(batch).padded_right()
-        wanted = self._sites(sites)
-        if _logits_of(wanted):
-            raise SettingError("logits: expected a site inside the network to differentiate at")
+        wanted = self._sites_inside(sites)
         points = [self.anatomy.gradient_point(site) for site in wanted]
         with self.lock:
             grads = gradients(self.network, self.anatomy, batch, scalar, points, at)

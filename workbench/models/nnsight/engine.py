@@ -175,9 +175,7 @@ class NnsightModel(Engine):
         at: Positions = "last",
     ) -> Captures:
         batch = self._batch(batch).padded_right()
-        wanted = self._sites(sites)
-        if any(site.name == "logits" for site in wanted):
-            raise SettingError("logits: expected a site inside the network to differentiate at")
+        wanted = self._sites_inside(sites)
         where, ends = batch.places(positions), batch.places(at)
         columns = torch.unique(ends.column)
         kept: dict[int, Tensor] = {}
