@@ -54,4 +54,4 @@ def together(off: Collection[str]) -> list[str]:
 
 def shares_the_pass(kind: type[Instrument]) -> bool:
     """Whether it is measured with every prompt; otherwise it is run from its own tab."""
-    return issubclass(kind, Reading) and not required(kind)
+    return issubclass(kind, Reading) and not kind.costly and not required(kind)

@@ -30,6 +30,7 @@ from workbench.instrument import (
 from workbench.models import (
     Batch,
     Captures,
+    Change,
     Edit,
     Engine,
     Factors,
@@ -39,6 +40,7 @@ from workbench.models import (
     Read,
     Site,
     TorchModel,
+    Weights,
     load,
 )
 from workbench.passes import Progress, measure, plan
@@ -54,6 +56,7 @@ __all__ = [
     "Batch",
     "Cancelled",
     "Captures",
+    "Change",
     "Citation",
     "Comparison",
     "Driving",
@@ -84,6 +87,7 @@ __all__ = [
     "TargetError",
     "TorchModel",
     "UnsupportedError",
+    "Weights",
     "WorkbenchError",
     "capture",
     "compare",

@@ -160,6 +160,6 @@ def _prompt(name: object, encoded: EncodedPrompt) -> dict[str, Any]:
         "name": name,
         "text": encoded.text,
         "ids": list(encoded.ids),
-        "target": encoded.target,
+        "target": list(encoded.answer) or encoded.target,
         "foil": encoded.foil,
     }

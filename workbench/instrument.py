@@ -87,6 +87,9 @@ class Instrument(ABC):
         name: as the command line and stored results call it.
         title: as the app and reports call it.
         citation: the method's source.
+        long_targets: whether it takes targets of several tokens.
+        needs_weights: whether it reads the model's weights, which a store of activations lacks.
+        costly: whether the app measures it from its own tab alone, and not with every prompt.
         ranges: the least and the largest that a variable can be, by its name, where it has such
             ends: a report's intervals are cut there.
     """
@@ -94,6 +97,9 @@ class Instrument(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     citation: ClassVar[Citation]
+    long_targets: ClassVar[bool] = False
+    needs_weights: ClassVar[bool] = False
+    costly: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __call__(self, model: Model, prompts: Prompts, **options: Any) -> Result:

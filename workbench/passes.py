@@ -81,7 +81,8 @@ class _Job:
             model.require(instruments, chosen)
         for instrument in instruments:
             instrument.prepare(model)
-        encoded = [model.encode(prompt) for prompt in chosen]
+        long_targets = all(instrument.long_targets for instrument in instruments)
+        encoded = [model.encode(prompt, long_targets=long_targets) for prompt in chosen]
         reads = {
             i: instrument.reads(model)
             for i, instrument in enumerate(instruments)

@@ -197,7 +197,8 @@ def test_gradients_of_patterns_end_with_the_prompt(site: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "maps"), [("t5", ["ff1", "ff2"]), ("t5_gated", ["gate", "up", "down"])]
+    ("family", "maps"),
+    [("t5", ["ff1", "ff2", *"qkvo"]), ("t5_gated", ["gate", "up", "down", *"qkvo"])],
 )
 def test_factors_give_autograd_weight_gradients(family: str, maps: list[str]) -> None:
     hooked = wb.load(hf_model(family), encoder_tokenizer())

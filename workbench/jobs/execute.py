@@ -76,7 +76,8 @@ def execute(
         Cancelled: `cancel` was set.
         PromptError, TargetError: a prompt cannot be used, whatever the instrument.
     """
-    encoded = [model.encode(prompt) for prompt in prompts]
+    long_targets = all(instrument.long_targets for instrument in instruments)
+    encoded = [model.encode(prompt, long_targets=long_targets) for prompt in prompts]
     outcome = Outcome()
     key_of = keys(model, prompts, encoded, instruments)
     willing = [it for it in instruments if _willing(it, model, outcome.refused)]

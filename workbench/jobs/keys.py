@@ -33,7 +33,7 @@ def keys(
     common = {
         "model": model.provenance(),
         "prompts": plain_prompts(prompts),
-        "tokens": [(one.ids, one.target, one.foil) for one in encoded],
+        "tokens": [(one.ids, one.target, one.foil, one.answer) for one in encoded],
         "versions": {name: version(name) for name in PACKAGES},
         "code": code_hash("workbench"),
     }

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.errors import ModelError, SettingError, UnsupportedError
 from workbench.models.attention import HeadsPoint, ProductPoint, has_plain_attention
 from workbench.models.families import family_of
 from workbench.models.family import Family
+from workbench.models.fused import output_width, own_outputs
 from workbench.models.hooks import Attachable, Point, Side
 from workbench.models.sites import CROSS_SITES, PRODUCT_SITES, Site
 
-__all__ = ["Anatomy"]
+__all__ = ["MLP_MAPS", "Anatomy"]
 
 
+MLP_MAPS = ("ff1", "ff2", "up", "gate", "down")
 PARALLEL = "attention and MLP run in parallel; use resid_pre or resid_post"
 NO_ENCODER = "it has no encoder to attend to; use attn_out, pattern or z"
 OWN_CODE = "it computes attention in its own code, which shows nothing inside; use z or attn_out"
@@ -110,23 +112,36 @@ class Anatomy:
         if name in ("resid_mid", "mlp_act"):
             return Point(module, "input", block=self._flattening(layer))
         block = None if name == "attn_out" else self._flattening(layer)
-        return Point(module, "output", scale=self._multiplier, block=block)
+        return Point(module, "output", scale=self.multiplier, block=block)
 
-    def map_point(self, name: str, layer: int, side: Side) -> Point:
-        """The input or output of the MLP's linear map `name`.
+    def map_module(self, name: str, layer: int) -> nn.Module:
+        """The module of the linear map `name`, which may hold other maps too (see `map_outputs`).
 
         Raises:
-            UnsupportedError: the family's MLP has no map of that name.
+            UnsupportedError: the family has no map of that name.
         """
-        module = self.part(layer, self.map_path(name))
-        return Point(module, side, block=self._flattening(layer))
+        return self.part(layer, self.map_path(name))
+
+    def map_point(self, name: str, layer: int, side: Side) -> Point:
+        """The input or output of the module that `map_module` gives."""
+        flattened = self._flattening(layer) if name in MLP_MAPS else None
+        return Point(self.map_module(name, layer), side, block=flattened)
+
+    def map_outputs(self, name: str, layer: int) -> Tensor | None:
+        """Which outputs of its module are those of the map `name`; None where all are."""
+        layout = self.family.fused.get(self.map_path(name))
+        if layout is None:
+            return None
+        width = output_width(self.map_module(name, layer))
+        return own_outputs(name, layout, self.config, width)
 
     def _flattening(self, layer: int) -> nn.Module | None:
         """The block, where it flattens the batch before its MLP."""
         return self.block(layer) if self.family.flat_mlp else None
 
     @property
-    def _multiplier(self) -> float:
+    def multiplier(self) -> float:
+        """What the block multiplies a branch's output by before it adds it."""
         name = self.family.multiplier
         return float(getattr(self.config, name)) if name else 1.0
 
@@ -157,13 +172,14 @@ class Anatomy:
             raise UnsupportedError(f"{self.config.model_type} has no {name}: {reason}")
 
     def map_path(self, name: str) -> str:
-        """The path, inside a block, of the MLP's linear map `name`.
+        """The path, inside a block, of the module that holds the linear map `name`.
 
         Raises:
-            UnsupportedError: the family's MLP has no map of that name.
+            UnsupportedError: the family has no map of that name.
         """
         if name not in self.family.maps:
-            reason = self.lack("mlp_act") or f"expected one of {', '.join(self.family.maps)}"
+            known = f"expected one of {', '.join(self.family.maps)}"
+            reason = (self.lack("mlp_act") if name in MLP_MAPS else None) or known
             raise UnsupportedError(f"{self.config.model_type} has no linear map {name!r}: {reason}")
         return self.family.maps[name]
 

@@ -12,6 +12,7 @@ from workbench.errors import SettingError
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions, checked_positions
 from workbench.models.sites import Site, SiteRequest, site_of
+from workbench.models.weights import Weights
 
 __all__ = ["Captures", "Read"]
 
@@ -39,12 +40,15 @@ class Captures:
         places: the N places of every tensor.
         batch: the batch they come from.
         readout: [rows, d] residual states -> [rows, vocabulary] logits, the model's own last step.
+        weights: the model's weights, for an instrument that says `needs_weights`; None where they
+            are not at hand.
     """
 
     values: Mapping[Site, Tensor]
     places: Places
     batch: Batch
     readout: Callable[[Tensor], Tensor]
+    weights: Weights | None = None
 
     def __getitem__(self, site: SiteRequest) -> Tensor:
         """The tensor of (name, layer), or of transformer-lens' hook of that name."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from torch import Tensor
 
 from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
+from workbench.models.changes import Changes
 from workbench.models.edits import Edit
 from workbench.models.forward import Start
 from workbench.models.gradients import Scalar
@@ -20,6 +21,8 @@ from workbench.models.loaded import Loaded
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
 from workbench.models.tokens import EncodedPrompt
+from workbench.models.twin import random_twin
+from workbench.models.weights import Weights
 from workbench.prompts import Prompt, Prompts, PromptSet
 
 __all__ = ["Engine", "Factors", "Part", "listed"]
@@ -58,11 +61,51 @@ class Engine(Loaded, ABC):
         """The stacks of blocks of which it has sites, by the prefix of their names."""
         return {"": self}
 
+    @property
+    def weights(self) -> Weights:
+        """Its linear maps, norms and unembedding, to be read."""
+        raise self._cannot("weights")
+
+    def with_changes(self, changes: Changes) -> Self:
+        """The same model with weights changed in its own passes, and in nobody else's.
+
+        Nothing is written: the view adds x left^T right to what each map gives, and leaving it is
+        exact. Results say in their provenance that they were measured under changes. Calls add up.
+
+        Args:
+            changes: by (map, layer); maps as for `factors`.
+
+        Raises:
+            UnsupportedError: the engine cannot, or the family lacks a map.
+            SettingError: a change of another width than its map.
+
+        >>> edited = model.with_changes({("ff2", 3): Change(x[None], e[None])})  # doctest: +SKIP
+        """
+        raise self._cannot("changes of weights")
+
+    def twin(self, seed: int = 0) -> Engine:
+        """A model of the same configuration and tokenizer whose weights were never trained.
+
+        Drawn as its family draws them at first, on the torch engine, in the same dtype and on the
+        same device; kept for the next call.
+
+        Raises:
+            UnsupportedError: quantised weights, or weights that lie elsewhere.
+        """
+        if seed not in self._twins:
+            from workbench.models.torch_engine import TorchModel
+
+            name = f"{self.name} with random weights (seed {seed})"
+            made = TorchModel.of(random_twin(self.hf, seed), self.tokenizer, name=name)
+            made.refused = dict(self.refused)
+            self._twins[seed] = made
+        return self._twins[seed]
+
     # --- prompts ---------------------------------------------------------------------------
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
+    def encode(self, prompt: Prompt, *, long_targets: bool = False) -> EncodedPrompt:
         """Encode one prompt, refusing what does not fit (see `Tokens.encode`)."""
-        return self.tokens.encode(prompt, self.context)
+        return self.tokens.encode(prompt, self.context, long_targets=long_targets)
 
     def batch(
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
@@ -211,11 +254,17 @@ class Engine(Loaded, ABC):
         positions: Positions = "all",
         at: Positions = "last",
     ) -> dict[tuple[str, int], Factors]:
-        """Inputs and output gradients of MLP maps; no weight gradient is ever formed.
+        """Inputs and output gradients of linear maps; no weight gradient is ever formed.
+
+        Maps that one module holds together (GPT-2's q, k and v) come apart.
 
         Args:
             loss: as `scalar` of `grad`.
-            maps: (name, layer) pairs: ff1, ff2; or up, gate, down where the MLP is gated.
+            maps: (name, layer) pairs. Of the MLP: ff1, ff2; or up, gate, down where it is gated. Of
+                attention: q, k, v, o.
+
+        Raises:
+            UnsupportedError: a map that the family lacks, or quantised weights.
         """
         raise self._cannot("factors")
 

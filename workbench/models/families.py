@@ -11,6 +11,18 @@ from workbench.models.family import Family
 
 __all__ = ["FAMILIES", "T5_ENCODER", "family_of"]
 
+
+def _attention(path: str, q: str, k: str, v: str, o: str) -> dict[str, str]:
+    """Attention's four maps, in modules inside the one at `path`."""
+    return {name: f"{path}.{own}" for name, own in zip("qkvo", (q, k, v, o), strict=True)}
+
+
+def _fused_attention(path: str, qkv: str, o: str) -> dict[str, str]:
+    return _attention(path, qkv, qkv, qkv, o)
+
+
+LLAMA_ATTENTION = _attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj")
+
 GPT2 = Family(
     blocks="transformer.h",
     final_norm="transformer.ln_f",
@@ -21,15 +33,24 @@ GPT2 = Family(
     resid_mid="ln_2",
     mlp_act="mlp.c_proj",
     attn_z="attn.c_proj",
-    maps={"ff1": "mlp.c_fc", "ff2": "mlp.c_proj"},
+    maps={"ff1": "mlp.c_fc", "ff2": "mlp.c_proj"} | _fused_attention("attn", "c_attn", "c_proj"),
+    fused={"attn.c_attn": "side_by_side"},
 )
-GPT_NEO = replace(GPT2, attn_z="attn.attention.out_proj", block_outputs=2)
+GPT_NEO = replace(
+    GPT2,
+    attn_z="attn.attention.out_proj",
+    maps={**GPT2.maps} | _attention("attn.attention", "q_proj", "k_proj", "v_proj", "out_proj"),
+    fused={},
+    block_outputs=2,
+)
 GPT_J = replace(
     GPT2,
     resid_mid="",
     mlp_act="mlp.fc_out",
     attn_z="attn.out_proj",
-    maps={"ff1": "mlp.fc_in", "ff2": "mlp.fc_out"},
+    maps={"ff1": "mlp.fc_in", "ff2": "mlp.fc_out"}
+    | _attention("attn", "q_proj", "k_proj", "v_proj", "out_proj"),
+    fused={},
     parallel=True,
     block_outputs=2,
 )
@@ -43,7 +64,9 @@ GPT_NEOX = Family(
     resid_mid="post_attention_layernorm",
     mlp_act="mlp.dense_4h_to_h",
     attn_z="attention.dense",
-    maps={"ff1": "mlp.dense_h_to_4h", "ff2": "mlp.dense_4h_to_h"},
+    maps={"ff1": "mlp.dense_h_to_4h", "ff2": "mlp.dense_4h_to_h"}
+    | _fused_attention("attention", "query_key_value", "dense"),
+    fused={"attention.query_key_value": "by_key_head"},
     parallel="use_parallel_residual",
 )
 FALCON = replace(
@@ -53,6 +76,8 @@ FALCON = replace(
     attention="self_attention",
     attn_out="self_attention",
     attn_z="self_attention.dense",
+    maps={**GPT_NEOX.maps} | _fused_attention("self_attention", "query_key_value", "dense"),
+    fused={"self_attention.query_key_value": "by_key_head"},
     parallel="parallel_attn",
     block_outputs=2,
 )
@@ -74,7 +99,8 @@ OPT = Family(
     resid_mid="final_layer_norm",
     mlp_act="fc2",
     attn_z="self_attn.out_proj",
-    maps={"ff1": "fc1", "ff2": "fc2"},
+    maps={"ff1": "fc1", "ff2": "fc2"}
+    | _attention("self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
     flat_mlp=True,
     head="model.decoder.project_out",
     requires={"do_layer_norm_before": True},
@@ -89,7 +115,7 @@ LLAMA = Family(
     resid_mid="post_attention_layernorm",
     mlp_act="mlp.down_proj",
     attn_z="self_attn.o_proj",
-    maps={"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
+    maps={"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"} | LLAMA_ATTENTION,
 )
 STABLELM = replace(LLAMA, parallel="use_parallel_residual")
 COHERE = replace(LLAMA, resid_mid="", parallel=True)
@@ -99,9 +125,15 @@ PHI = replace(
     final_norm="model.final_layernorm",
     mlp_act="mlp.fc2",
     attn_z="self_attn.dense",
-    maps={"ff1": "mlp.fc1", "ff2": "mlp.fc2"},
+    maps={"ff1": "mlp.fc1", "ff2": "mlp.fc2"}
+    | _attention("self_attn", "q_proj", "k_proj", "v_proj", "dense"),
 )
-PHI3 = replace(LLAMA, maps={"gate_up": "mlp.gate_up_proj", "down": "mlp.down_proj"})
+PHI3 = replace(
+    LLAMA,
+    maps={"gate": "mlp.gate_up_proj", "up": "mlp.gate_up_proj", "down": "mlp.down_proj"}
+    | _fused_attention("self_attn", "qkv_proj", "o_proj"),
+    fused={"self_attn.qkv_proj": "side_by_side", "mlp.gate_up_proj": "gate_up"},
+)
 OLMO2 = replace(
     LLAMA,
     attn_out="post_attention_layernorm",
@@ -121,7 +153,7 @@ GEMMA3_WITH_VISION = replace(
 EXPERTS = replace(
     LLAMA,
     mlp_act="",
-    maps={},
+    maps=LLAMA_ATTENTION,
     lacks={"mlp_act": "each token goes to experts of its own, with fused weights; use mlp_out"},
 )
 POST_NORM = (
@@ -139,7 +171,8 @@ BERT = Family(
     mlp_act="output.dense",
     attn_z="attention.output.dense",
     attn_product="attention.self",
-    maps={"ff1": "intermediate.dense", "ff2": "output.dense"},
+    maps={"ff1": "intermediate.dense", "ff2": "output.dense"}
+    | _attention("attention", "self.query", "self.key", "self.value", "output.dense"),
     lacks={
         "attn_out": POST_NORM,
         "mlp_out": POST_NORM,
@@ -166,6 +199,7 @@ T5_ENCODER = Family(
     attention_outputs=3,
     passes_on=(2, 5),
 )
+T5_ATTENTION = _attention("layer.0.SelfAttention", "q", "k", "v", "o")
 T5 = replace(
     T5_ENCODER,
     blocks="decoder.block",
@@ -176,7 +210,7 @@ T5 = replace(
     mlp_act="layer.2.DenseReluDense.wo",
     cross_attention="layer.1.EncDecAttention",
     cross_z="layer.1.EncDecAttention.o",
-    maps={"ff1": "layer.2.DenseReluDense.wi", "ff2": "layer.2.DenseReluDense.wo"},
+    maps={"ff1": "layer.2.DenseReluDense.wi", "ff2": "layer.2.DenseReluDense.wo"} | T5_ATTENTION,
     lacks={
         "resid_mid": "its blocks have three branches; use resid_pre, attn_out and cross_attn_out"
     },
@@ -188,7 +222,8 @@ GATED_T5 = replace(
         "gate": "layer.2.DenseReluDense.wi_0",
         "up": "layer.2.DenseReluDense.wi_1",
         "down": "layer.2.DenseReluDense.wo",
-    },
+    }
+    | T5_ATTENTION,
 )
 
 FAMILIES: Mapping[str, Family] = {

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Family", "Kind"]
+__all__ = ["Family", "Kind", "Layout"]
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
+
+Layout = Literal["side_by_side", "by_key_head", "gate_up"]
+"""How the outputs of several linear maps lie in those of one module: q, k and v after each other;
+the same again for each head of keys; gate and up after each other."""
 
 AUTO: Mapping[Kind, str] = {
     "decoder": "AutoModelForCausalLM",
@@ -34,7 +38,10 @@ class Family:
         attn_z: path of attention's output projection; its input is every head's output.
         attn_product: path of the module that multiplies queries and keys; empty where it is
             attention itself.
-        maps: the MLP's linear maps, by the name the literature gives them.
+        maps: linear maps by the name the literature gives them: ff1 and ff2, or up, gate and down,
+            of the MLP; q, k, v and o of attention.
+        fused: how modules that hold several of these maps lay out their outputs, by the module's
+            path (see `workbench.models.fused`).
         cross_attention: path of the module whose output attention to an encoder adds.
         cross_z: path of that attention's output projection.
         parallel: whether both branches read the same state (no resid_mid then), or the name of the
@@ -64,6 +71,7 @@ class Family:
     mlp_act: str
     attn_z: str
     maps: Mapping[str, str] = field(default_factory=dict)
+    fused: Mapping[str, Layout] = field(default_factory=dict)
     cross_attention: str = ""
     cross_z: str = ""
     parallel: bool | str = False

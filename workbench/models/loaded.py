@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
@@ -18,10 +18,14 @@ from workbench.models.adapters import (
     turns,
 )
 from workbench.models.anatomy import Anatomy
+from workbench.models.changes import Changes
 from workbench.models.family import Kind
 from workbench.models.fingerprint import Fingerprint
 from workbench.models.quantised import require_tensors
 from workbench.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    from workbench.models.engine import Engine
 
 __all__ = ["Loaded"]
 
@@ -38,6 +42,7 @@ class Loaded:
         anatomy: where its sites are.
         refused: sites that failed their load-time check, with the reason.
         adapter: which of the model's adapters is on in every pass; None for none.
+        changes: weights that are changed in its passes, by (map, layer).
         lock: held by every pass; one for each Hugging Face model, however often it is loaded.
         token_limit: the most tokens a batch may hold, where memory has set one.
     """
@@ -65,8 +70,10 @@ class Loaded:
         self.revision = revision
         self.refused: dict[str, str] = {}
         self.adapter = active_adapter(hf)
+        self.changes: Changes = {}
         self.lock: AbstractContextManager[Any] = turns(hf, self.adapter)
         self.token_limit: int | None = None
+        self._twins: dict[int, Engine] = {}
         self._fingerprint = Fingerprint(partial(base_tensors, hf))
 
     def _require_kind(self) -> None:
@@ -183,6 +190,7 @@ class Loaded:
             raise ModelError(f"{self.name} has no adapter {name!r}: expected {known} or None")
         view = copy(self)
         view.adapter, view.lock, view.refused = name, turns(self.hf, name), {}
+        view._twins = {}
         return view
 
     def _weights(self) -> str:

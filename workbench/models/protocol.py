@@ -11,13 +11,16 @@ from torch import Tensor
 
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
+from workbench.models.changes import Changes
 from workbench.models.edits import Edit
+from workbench.models.engine import Factors
 from workbench.models.forward import Start
 from workbench.models.gradients import Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
 from workbench.models.sites import SiteRequest
 from workbench.models.tokens import EncodedPrompt, Tokens
+from workbench.models.weights import Weights
 from workbench.prompts import Prompt, Prompts
 
 __all__ = ["Model"]
@@ -48,7 +51,7 @@ class Model(Protocol):
     def tokenizer(self) -> Any: ...
 
     def provenance(self) -> dict[str, Any]: ...
-    def encode(self, prompt: Prompt) -> EncodedPrompt: ...
+    def encode(self, prompt: Prompt, *, long_targets: bool = False) -> EncodedPrompt: ...
     def batch(
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
     ) -> Batch: ...
@@ -92,4 +95,16 @@ class Model(Protocol):
         positions: Positions = "all",
         at: Positions = "last",
     ) -> Captures: ...
+    def factors(
+        self,
+        batch: Batch | Prompts,
+        loss: Scalar,
+        maps: Sequence[tuple[str, int]],
+        positions: Positions = "all",
+        at: Positions = "last",
+    ) -> dict[tuple[str, int], Factors]: ...
     def readout(self, resid: Tensor) -> Tensor: ...
+    @property
+    def weights(self) -> Weights: ...
+    def with_changes(self, changes: Changes) -> Model: ...
+    def twin(self, seed: int = 0) -> Model: ...

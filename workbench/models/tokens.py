@@ -28,6 +28,7 @@ class EncodedPrompt:
         spans: the (start, end) characters of each token; (0, 0) for special tokens that were added,
             and for every token of a tokenizer that does not know them.
         target, foil: token ids, or None.
+        answer: the ids of a target that is a text of several tokens; empty for one token or none.
         chat: the messages as the chat template writes them; None where the prompt is a text.
         mask: the id of the tokenizer's mask token; None where it has none.
     """
@@ -39,6 +40,7 @@ class EncodedPrompt:
     foil: int | None
     chat: Chat | None = None
     mask: int | None = None
+    answer: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -181,11 +183,14 @@ class Tokens:
         mask: int | None = self.tokenizer.mask_token_id
         return mask
 
-    def encode(self, prompt: Prompt, context: int | None = None) -> EncodedPrompt:
+    def encode(
+        self, prompt: Prompt, context: int | None = None, *, long_targets: bool = False
+    ) -> EncodedPrompt:
         """Encode `prompt`.
 
         Args:
             context: the most tokens that the model takes; None for no limit.
+            long_targets: whether a target may have several tokens, which are then its `answer`.
 
         Raises:
             PromptError: a prompt without tokens, longer than `context` (it is never cut), or with a
@@ -206,10 +211,20 @@ class Tokens:
             raise PromptError(
                 f"token id {max(ids)} is outside the model's {self.n_rows} embeddings"
             )
-        target, foil = (
-            self.token_id(t, n) for t, n in ((prompt.target, "target"), (prompt.foil, "foil"))
-        )
-        return EncodedPrompt(prompt, ids, spans, target, foil, chat, self.mask_id)
+        answer = self.answer_ids(prompt.target) if long_targets else ()
+        if answer and prompt.foil is not None:
+            raise TargetError(
+                f"target {prompt.target!r} has {len(answer)} tokens and there is a foil: the two would run "
+                "on different texts; give a target of one token, or no foil"
+            )
+        if answer and context is not None and len(ids) + len(answer) - 1 > context:
+            raise PromptError(
+                f"prompt {prompt.shown[:40]!r}... and its target have {len(ids) + len(answer)} tokens: "
+                f"the model's context is {context}; shorten it (prompts are never cut)"
+            )
+        target = None if answer else self.token_id(prompt.target, "target")
+        foil = self.token_id(prompt.foil, "foil")
+        return EncodedPrompt(prompt, ids, spans, target, foil, chat, self.mask_id, answer)
 
     def _ids(self, text: str) -> tuple[tuple[int, ...], Spans]:
         """Ids and characters of `text` between the special tokens that it does not have yet."""
@@ -258,6 +273,25 @@ class Tokens:
         raise TargetError(
             f"{role} {token!r} is {found}: expected exactly one{hint or '; give one token or its id'}"
         )
+
+    def answer_ids(self, target: str | int | None) -> tuple[int, ...]:
+        """The ids of a target that has several tokens; empty for any other.
+
+        Raises:
+            TargetError: one of them is no token of the model.
+        """
+        if not isinstance(target, str):
+            return ()
+        ids = self._without_word_start(
+            self.tokenizer(target, add_special_tokens=False)["input_ids"]
+        )
+        if len(ids) < 2:
+            return ()
+        if self.tokenizer.unk_token_id in ids or max(ids) >= self.n_rows:
+            raise TargetError(
+                f"target {target!r} holds no token of the vocabulary: expected known ones"
+            )
+        return tuple(ids)
 
     def _is_unknown_literal(self, token: str, token_id: int) -> bool:
         """Whether `token` names the unknown token itself (GPT-2 uses its end of text for both)."""

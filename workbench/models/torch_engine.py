@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from copy import copy
 from typing import Any, Self
 
 import torch
@@ -13,10 +14,12 @@ from typing_extensions import override
 from workbench.models.attention import tapped, within_prompts
 from workbench.models.batch import Batch
 from workbench.models.captures import Captures, Read
+from workbench.models.changes import ChangedTurns, Changes, merged, said, taps_of
 from workbench.models.checks import check
 from workbench.models.edits import Edit
 from workbench.models.engine import Engine, Factors, Part
 from workbench.models.families import family_of
+from workbench.models.fingerprint import hash_text
 from workbench.models.forward import Start, keys_values, readout, run, silenced
 from workbench.models.gradients import Scalar, gradients
 from workbench.models.hooks import Attachable, Tap, attached, frozen
@@ -25,6 +28,7 @@ from workbench.models.positions import Positions
 from workbench.models.quantised import require_plain_weights
 from workbench.models.sites import Site, SiteRequest
 from workbench.models.taps import edit_taps, gathering, recording, shifted
+from workbench.models.weights import Weights
 from workbench.prompts import Prompts
 
 __all__ = ["TorchModel"]
@@ -92,7 +96,7 @@ class TorchModel(Engine):
             if site is not None and kept is not None:
                 out[site] = logits[where.row, torch.searchsorted(kept, where.column)]
         return [
-            Captures({s: out[s] for s in sites}, where, batch, self.readout)
+            Captures({s: out[s] for s in sites}, where, batch, self.readout, self.weights)
             for sites, where, out in zip(wanted, places, values, strict=True)
         ]
 
@@ -116,11 +120,42 @@ class TorchModel(Engine):
             taps += made if edit.target.layer <= last else []
         return taps
 
+    # --- views -----------------------------------------------------------------------------
+
     @override
     def with_adapter(self, name: str | None) -> Self:
         view = super().with_adapter(name)
         check(view)
+        view._take_turns(view.lock)
         return view
+
+    @override
+    def with_changes(self, changes: Changes) -> Self:
+        view = copy(self)
+        view.changes = merged(self.changes, changes)
+        view._twins = {}
+        inner = self.lock
+        view._take_turns(inner._lock if isinstance(inner, ChangedTurns) else inner)
+        return view
+
+    def _take_turns(self, lock: AbstractContextManager[Any]) -> None:
+        """Pass under `lock`, with the changes on."""
+        taps = taps_of(self.anatomy, self.changes)
+        self.lock = ChangedTurns(lock, taps) if taps else lock
+
+    @override
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance() | ({"changes": said(self.changes)} if self.changes else {})
+
+    @override
+    def _weights(self) -> str:
+        own = super()._weights()
+        return hash_text(f"{own} {said(self.changes)}") if self.changes else own
+
+    @property
+    @override
+    def weights(self) -> Weights:
+        return Weights(self.hf, self.anatomy, self.changes)
 
     # --- gradients -------------------------------------------------------------------------
 
@@ -164,10 +199,12 @@ class TorchModel(Engine):
         with self.lock, attached(taps):
             deltas = gradients(self.network, self.anatomy, batch, loss, points, at)
         where = batch.places(positions)
-        return {
-            (name, layer): Factors(where.gather(inputs[i]), where.gather(deltas[i]))
-            for i, (name, layer) in enumerate(maps)
-        }
+        found = {}
+        for i, (name, layer) in enumerate(maps):
+            delta, own = where.gather(deltas[i]), self.anatomy.map_outputs(name, layer)
+            delta = delta if own is None else delta[:, own.to(delta.device)]
+            found[name, layer] = Factors(where.gather(inputs[i]), delta)
+        return found
 
     # --- single blocks, keys and values, the last step --------------------------------------
 

@@ -56,8 +56,9 @@ def cost(
     """What `report` with the same arguments would do; every prompt is encoded, none is run."""
     source = source_of(prompts, skip_bad=skip_bad)
     found = Cost(source.count)
+    long_targets = all(instrument.long_targets for instrument in instruments)
     for _, shard in source.shards(shard_size, lambda _: True):
-        fit = [index for index, prompt in enumerate(shard) if _fits(model, prompt)]
+        fit = [i for i, prompt in enumerate(shard) if _fits(model, prompt, long_targets)]
         found = replace(found, shards=found.shards + 1, unfit=found.unfit + len(shard) - len(fit))
         if fit:
             step = plan(model, shard.subset(fit), instruments, batch_size=batch_size)
@@ -71,9 +72,9 @@ def cost(
     return found
 
 
-def _fits(model: Model, prompt: Prompt) -> bool:
+def _fits(model: Model, prompt: Prompt, long_targets: bool) -> bool:
     try:
-        model.encode(prompt)
+        model.encode(prompt, long_targets=long_targets)
     except WorkbenchError:
         return False
     return True

@@ -104,6 +104,9 @@ def _prompt_row(prompt: Prompt, encoded: EncodedPrompt | None, model: Model) -> 
     if encoded is None:
         return row
     row["text"] = encoded.text
+    text = model.tokens.text
     followed = {"target": encoded.target, "foil": encoded.foil}
-    texts = {role: model.tokens.text(i) for role, i in followed.items() if i is not None}
+    texts = {role: text(i) for role, i in followed.items() if i is not None}
+    if encoded.answer:
+        texts["target"] = "".join(map(text, encoded.answer))
     return row | texts | {"tokens": len(encoded.ids)}

@@ -165,8 +165,10 @@ class Store(NoBlocks):
             found[prompt.shown].append(number)
         return dict(found)
 
-    def encode(self, prompt: Prompt) -> StoredPrompt:
+    def encode(self, prompt: Prompt, *, long_targets: bool = False) -> StoredPrompt:
         """The captured prompt that equals `prompt` in all but its id; of several, the one itself.
+
+        Its target is the one token that was captured with it, whatever `long_targets` says.
 
         Raises:
             PromptError: none does.
@@ -198,7 +200,7 @@ class Store(NoBlocks):
         """Refuse, before any work, what the store does not suffice for.
 
         Raises:
-            UnsupportedError: an instrument that runs the model itself.
+            UnsupportedError: an instrument that runs the model itself, or reads its weights.
             ResultError: a site, layer or position that was not stored.
             PromptError: a prompt that was not captured.
         """
@@ -208,6 +210,11 @@ class Store(NoBlocks):
                 raise UnsupportedError(
                     f"{instrument.name} runs the model itself: stored activations do not suffice; "
                     "measure it on the model"
+                )
+            if instrument.needs_weights:
+                raise UnsupportedError(
+                    f"{instrument.name} reads the model's weights, which stored activations lack: measure "
+                    "it on the model"
                 )
             if isinstance(instrument, Reading | SetLevel):
                 read = instrument.reads(self)

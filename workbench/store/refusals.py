@@ -28,6 +28,19 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("differentiate")
 
+    @property
+    def weights(self) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("give weights")
+
+    def with_changes(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("change weights")
+
+    def twin(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("make a twin")
+
     def block(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("run a block")

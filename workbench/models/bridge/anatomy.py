@@ -94,8 +94,8 @@ class BridgeAnatomy(Anatomy):
     """The parts of a `TransformerBridge`: its blocks, its hook points, and the maps inside them.
 
     Attributes:
-        silent: sites inside attention, and linear maps of the MLP, that no forward of this model
-            passes, and why.
+        silent: sites inside attention that no forward of this model passes, and why.
+        split: linear maps whose module no forward of this model passes, and why.
     """
 
     def __init__(self, bridge: Any, hf: Any) -> None:
@@ -103,6 +103,7 @@ class BridgeAnatomy(Anatomy):
         super().__init__(bridge.original_model)
         self.hooks: dict[str, Any] = bridge.hook_dict
         self.silent: dict[str, str] = {}
+        self.split: dict[str, str] = {}
         self._norm, plain = self.final_norm, Anatomy(hf)
         self.final_norm, self.head = plain.final_norm, plain.head
 
@@ -146,9 +147,9 @@ class BridgeAnatomy(Anatomy):
     @override
     def map_path(self, name: str) -> str:
         path = super().map_path(name)
-        if name in self.silent:
+        if name in self.split:
             model_type = self.config.model_type
-            raise UnsupportedError(f"{model_type} has no linear map {name!r}: {self.silent[name]}")
+            raise UnsupportedError(f"{model_type} has no linear map {name!r}: {self.split[name]}")
         return path
 
     @override

@@ -44,6 +44,7 @@ def check_bridge(model: BridgeModel, plain: TorchModel) -> None:
     batch = _probe(model)
     _require_pass(model, batch)
     model.anatomy.silent |= dict(_silent(model, plain, batch))
+    model.anatomy.split |= dict(_split(model, batch))
     both = [
         site
         for site in (*BLOCK_SITES, *ATTENTION_SITES)
@@ -68,13 +69,17 @@ def _require_pass(model: BridgeModel, batch: Batch) -> None:
 
 
 def _silent(model: BridgeModel, plain: TorchModel, batch: Batch) -> Iterator[tuple[str, str]]:
-    """Sites and maps that no forward passes, and sites that nothing can be held against."""
+    """Sites that no forward passes, or that nothing can be held against."""
     for site in ("q", "k"):
         if (reason := plain.anatomy.lack(site)) is not None:
             yield site, reason
     for site in PRODUCT_SITES:
         if not _passes(model, batch, model.anatomy.point(Site(site, 1))):
             yield site, "transformer-lens runs the model's own attention, which passes no such hook"
+
+
+def _split(model: BridgeModel, batch: Batch) -> Iterator[tuple[str, str]]:
+    """Linear maps whose module no forward passes."""
     for name in model.anatomy.family.maps:
         if not _passes(model, batch, model.anatomy.map_point(name, 1, "output")):
             yield name, "transformer-lens computes it by parts"
