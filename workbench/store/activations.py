@@ -17,6 +17,7 @@ from workbench.instrument import Driving, Instrument, Reading, SetLevel
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.engine import listed
+from workbench.models.families import FAMILIES
 from workbench.models.positions import Positions, resolve_positions
 from workbench.models.pretrained import chosen_device
 from workbench.models.sites import Site, SiteRequest, expand_sites
@@ -130,6 +131,11 @@ class Store(NoBlocks):
     def n_layers(self) -> int:
         """L, the number of blocks of the captured model."""
         return int(self._description.model["n_layers"])
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token of the captured model sees only those before it."""
+        return FAMILIES[self._description.model["family"]].kind != "encoder"
 
     @property
     def d_model(self) -> int:
