@@ -63,3 +63,18 @@ def test_an_adapter_moves_one_fact(
     assert int(parted[1]) in (3, 4, 5)
     assert int(kept[1]) >= 90
     assert "Plotly" in (tmp_path / "adapter.html").read_text(encoding="utf-8")
+
+
+def test_the_backward_lens_says_what_is_the_models_own(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "backward_lens.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "layer 6 ff1: imprint  Paris" in printed
+    numbers = {
+        int(layer): [int(rank) for rank in ranks.split()]
+        for layer, ranks in re.findall(r"^ {4}(\d)((?: +\d+)+) *$", printed, flags=re.MULTILINE)
+    }
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    assert all(max(ranks[:3]) <= 2 for ranks in numbers.values())
+    for layer in (4, 5):
+        own, *controls = numbers[layer][3:]
+        assert own < min(controls) / 2

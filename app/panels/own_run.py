@@ -53,7 +53,9 @@ def register(app: dash.Dash, instrument: str) -> None:
 def made_with(result: Result) -> str:
     """The settings that a result was made with."""
     settings = result.provenance["settings"]
-    texts = (f"{name} {text_of(value) or EMPTY}" for name, value in settings.items())
+    texts = (
+        f"{name} {text_of(value).removesuffix(',') or EMPTY}" for name, value in settings.items()
+    )
     made = [f"Measured with {', '.join(texts)}."] if settings else []
     return " ".join([*made, *(f"{remark}." for remark in result.provenance.get("remarks", []))])
 

@@ -22,6 +22,8 @@ _MARGIN = {"l": 48, "r": 10, "t": 66, "b": 96}
 _ROW = 8, 26  # pixels, least and most
 _TEXT = 14  # pixels of a row that can hold text
 _HEIGHT = 700  # pixels for all rows, where they fit
+_LETTER = 5.6  # pixels of a letter in a legend
+_CONTROL = 10  # letters that a legend adds to a control's name
 _GAP = 14  # pixels between panels
 
 
@@ -158,9 +160,16 @@ def _height(count: int) -> int:
 def _width(panel: Panel) -> int:
     if isinstance(panel, Words):
         return max(90, column_width(panel) * panel.values.shape[1])
+    if isinstance(panel, Lines):
+        longest = max(map(len, panel.lines))
+        return max(150, int(_LETTER * (longest + _CONTROL * _controlled(panel))) + 46)
     if isinstance(panel, Heat):
         return int(min(max(110, 12 * panel.values.shape[1]), 240))
     return 150
+
+
+def _controlled(panel: Lines) -> bool:
+    return any(line.control for line in panel.lines.values())
 
 
 def _layer_axis(layers: Sequence[int], height: int, theme: Theme) -> dict[str, Any]:
