@@ -1,5 +1,6 @@
 """Lenses: what a vector of the residual stream says in the vocabulary."""
 
+from lenses.attribution import DirectAttribution
 from lenses.logit import LogitLens
 
-__all__ = ["LogitLens"]
+__all__ = ["DirectAttribution", "LogitLens"]
