@@ -29,13 +29,14 @@ SPLITS = ("components", "heads", "sources", "neurons")
 
 @dataclass(frozen=True)
 class DirectAttribution(Reading):
-    """Direct logit attribution: logit = sum over components c of c . u~, plus biases.
+    """Direct logit attribution: what each component writes into a token's logit.
 
-    u~ is the unembedding direction u taken back through the final norm, whose scale is held at what
-    it is at the place: u~ = (gain u - mean(gain u)) / scale, without the mean for an RMSNorm. With a
-    target and a foil, u = W_U[target] - W_U[foil]; with a target alone, u is W_U[target] less the mean
-    of the vocabulary, as a logit by itself changes when the same is added to all. Where a prompt has
-    no target, the model's own top token at each place is taken for one.
+    logit = sum over components c of c . u~, plus biases, where u~ is the unembedding direction u
+    taken back through the final norm, whose scale is held at what it is at the place:
+    u~ = (gain u - mean(gain u)) / scale, without the mean for an RMSNorm. With a target and a foil,
+    u = W_U[target] - W_U[foil]; with a target alone, u is W_U[target] less the mean of the vocabulary,
+    as a logit by itself changes when the same is added to all. Where a prompt has no target, the
+    model's own top token at each place is taken for one.
 
     The splits go further down, each by the same rule: a head is its part of attention's output; a
     source is what a head moves from one position, alpha v . (W_O u~); a neuron is its activation times
@@ -45,8 +46,8 @@ class DirectAttribution(Reading):
     What a component does *through* later components is not in this. Contributions are to the logit
     before a soft-cap, where the family has one (Gemma 2).
 
-    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; the name, and the
-    difference to a foil, from Wang et al. 2022, "Interpretability in the Wild", arXiv 2211.00593.
+    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; the difference to
+    a foil as in Wang et al. 2022, "Interpretability in the Wild", arXiv 2211.00593.
 
     Attributes:
         split: some of heads, sources (head by source position) and neurons; components (the embedding
@@ -57,15 +58,20 @@ class DirectAttribution(Reading):
 
     Result axes: component, layer, place, head, k. Variables, in units of the logit: contribution
     (component, layer, place) of embed (layer 0, with position embeddings), attn_out, mlp_out and, in a
-    model with an encoder, cross_attn_out; norm_bias and unembed_bias (place); logit (place), the
-    model's own along the direction; residual (place), the sum of all these less the logit. With heads:
-    head_contribution (layer, head, place), attn_bias (layer, place). With sources: source_contribution
-    and source_position (layer, head, place, k), source_rest (layer, head, place). With neurons:
+    model with an encoder, cross_attn_out; norm_bias and unembed_bias (place), what the final norm's
+    offset and the unembedding's bias add; logit (place), the model's own along the direction; residual
+    (place), the sum of all these less the logit. With heads or sources: head_contribution (layer,
+    head, place), attn_bias (layer, place). With sources: source_contribution, source_position and
+    source_token_id (layer, place, head, k), source_rest (layer, place, head). With neurons:
     neuron_contribution and neuron_unit (layer, place, k), neuron_rest and mlp_bias (layer, place).
-    split_residual (place) is the largest difference, at any layer, of a part and the sum of its
-    split. target_id and foil_id (place; -1 where the vocabulary's mean stands for the foil),
-    target_given (place; 0 for the model's own top token), capped (place), vocabulary (token_id).
-    Heads and neurons are counted from 0. NaN (-1 for numbers of things) where there is no such term.
+    split_residual (place): the largest difference, at any layer, of a part and the sum of its split.
+    target_id, foil_id (place; -1 where the vocabulary's mean stands for the foil), target_given
+    (place; 0 for the model's own top token), capped (place; 1 where a soft-cap follows), vocabulary
+    (token_id). Heads and neurons are counted from 0. NaN (-1 for numbers of things) where there is no
+    such term.
+
+    In float32 the residual is a few 1e-7 of the logit's size; in half precision the model's own
+    roundings between blocks are in it.
 
     >>> DirectAttribution()(model, wb.Prompt(text, target=" Paris", foil=" Rome"))  # doctest: +SKIP
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lenses.attribution_terms import Direction, Largest, by_source, direction, largest, written
-from workbench.errors import TargetError, UnsupportedError
+from workbench.errors import ModelError, TargetError, UnsupportedError
 from workbench.instrument import Named
 from workbench.models.captures import Captures
 from workbench.models.weights import Weights
@@ -26,12 +26,14 @@ def measured(
 
     Raises:
         TargetError: a prompt's foil is its target, or it has a foil alone.
+        ModelError: a logit is not finite.
     """
     last = max(captures.layers("resid_post"))
     ends = _ends(captures)
     along = direction(
         captures, weights, captures["resid_post", last], captures["final_norm", last], ends
     )
+    _require_finite(along.logit, captures)
     found = _components(captures, weights, along)
     if "heads" in split or "sources" in split:
         found |= _attention(captures, weights, along.folded, top if "sources" in split else 0)
@@ -58,6 +60,20 @@ def _ends(captures: Captures) -> tuple[Tensor, Tensor]:
                 f"{prompt.prompt.foil!r}, and no target: give it a target too"
             )
     return target[captures.places.row], foil[captures.places.row]
+
+
+def _require_finite(logit: Tensor, captures: Captures) -> None:
+    """Refuse logits that are no numbers, of which there are no parts."""
+    bad = (~logit.isfinite()).nonzero()
+    if len(bad):
+        row, position = (
+            int(of[bad[0, 0]]) for of in (captures.places.row, captures.places.position)
+        )
+        raise ModelError(
+            f"direct_attribution: the logit at position {position} of "
+            f"{captures.batch.prompts[row].text[:40]!r} is not finite: the weights or the dtype overflow; "
+            "try float32"
+        )
 
 
 def _components(captures: Captures, weights: Weights, along: Direction) -> dict[str, Named]:

@@ -431,3 +431,12 @@ def test_what_holds_no_weights_is_refused_by_name(tmp_path: Path) -> None:
     store = wb.capture(model("gpt2"), "Rome", sites=["resid_post"], out=tmp_path / "acts")
     with pytest.raises(wb.UnsupportedError, match="direct_attribution reads the model's weights"):
         wb.measure(store, [DirectAttribution()])
+
+
+def test_logits_that_are_no_numbers_are_refused_by_name() -> None:
+    hf = hf_model("gpt2")
+    hooked = wb.load(hf, tokenizer())
+    with torch.no_grad():
+        hf.transformer.h[1].mlp.c_proj.bias[0] = torch.nan
+    with pytest.raises(wb.ModelError, match="the logit at position 0 of 'Rome' is not finite"):
+        DirectAttribution()(hooked, wb.Prompt("Rome", target="a"))
