@@ -42,14 +42,12 @@ def figure(
     drawn = layer_panels({"": shown}, look, layer=layer, position=position)
     drawn.add_annotation(
         text=_title(at_place(data, prompt, position)),
-        **{
-            "x": 0,
-            "y": 1,
-            "xref": "paper",
-            "yref": "paper",
-            "xanchor": "left",
-            "yanchor": "bottom",
-        },
+        x=0,
+        y=1,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="bottom",
         yshift=ABOVE,
         showarrow=False,
         align="left",

@@ -41,7 +41,7 @@ def measured(
         found |= _neurons(captures, weights, along.folded, top)
     if (gap := _split_residual(found, ["embed", *weights.branches])) is not None:
         found["split_residual"] = Named(("place",), gap, LOGIT)
-    return found | _said(along, ends[0] >= 0, weights.unembedding.capped)
+    return found | _said(along, given=ends[0] >= 0)
 
 
 def _ends(captures: Captures) -> tuple[Tensor, Tensor]:
@@ -188,11 +188,11 @@ def _split_residual(found: Mapping[str, Named], components: Sequence[str]) -> Te
     return torch.stack(gaps).abs().amax((0, 1)) if gaps else None
 
 
-def _said(along: Direction, given: Tensor, capped: bool) -> dict[str, Named]:
+def _said(along: Direction, given: Tensor) -> dict[str, Named]:
     """What is attributed: the ends of the direction, and whether a soft-cap follows."""
     return {
         "target_id": Named(("place",), along.target, "token id"),
         "foil_id": Named(("place",), along.foil, "token id"),
         "target_given": Named(("place",), given.long(), "flag"),
-        "capped": Named(("place",), torch.full_like(along.target, capped), "flag"),
+        "capped": Named(("place",), torch.full_like(along.target, along.capped), "flag"),
     }

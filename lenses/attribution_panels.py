@@ -58,13 +58,15 @@ def _sources(place: xr.Dataset) -> Words:
     pairs = place[wanted].stack(pair=("head", "k")).transpose("layer", "pair")
     values = pairs["source_contribution"]
     best = abs(values).fillna(-1).argsort(axis=1).values[:, ::-1][:, :SHOWN]
-    texts = np.empty(values.shape, dtype=object)
-    tokens = words(place, pairs["source_token_id"])
-    for cell in np.ndindex(values.shape):
-        head, source = values["head"].values[cell[1]], pairs["source_position"].values[cell]
-        texts[cell] = f"{head}←{source}:{tokens[cell]}"
-    found, named = (np.take_along_axis(a, best, 1) for a in (values.values, texts))
-    return _words("sources", "head←source", _columns(found, place), named)
+    heads = np.broadcast_to(values["head"].values, values.shape)
+    sources, tokens = pairs["source_position"].values, words(place, pairs["source_token_id"])
+    named = (np.take_along_axis(each, best, 1) for each in (heads, sources, tokens))
+    texts = [
+        [f"{head}←{source}:{token}" for head, source, token in zip(*row, strict=True)]
+        for row in zip(*named, strict=True)
+    ]
+    shown = _columns(np.take_along_axis(values.values, best, 1), place)
+    return _words("sources", "head←source", shown, np.array(texts, dtype=object))
 
 
 def _neurons(place: xr.Dataset) -> Words:

@@ -31,6 +31,7 @@ class Direction:
         norm_bias, unembed_bias: [N] what the final norm's offset and the unembedding's bias add.
         logit: [N] the model's own logit along the direction, before any soft-cap.
         target, foil: [N] token ids; foil is -1 where the mean of the vocabulary stands for it.
+        capped: whether the model squashes its logits after.
     """
 
     folded: Tensor
@@ -39,6 +40,7 @@ class Direction:
     logit: Tensor
     target: Tensor
     foil: Tensor
+    capped: bool
 
 
 def direction(
@@ -76,6 +78,7 @@ def direction(
         logit=(normed * u).sum(-1) + bias,
         target=target,
         foil=foil,
+        capped=head.capped,
     )
 
 
@@ -128,18 +131,15 @@ def written(
         out: [N, d] what the branch adds to the residual stream.
     """
     last = weights.map(name, layer)
-    device, dtype = last.weight.device, folded.dtype
-    weight = last.weight.to(dtype) * weights.multiplier
-    bias = torch.zeros_like(weight[0])
-    if last.bias is not None:
-        bias = last.bias.to(dtype) * weights.multiplier
-    toward, constant = folded.to(device), folded.new_zeros(len(folded), device=device)
+    weight = last.weight.to(folded.dtype)
+    bias = torch.zeros_like(weight[0]) if last.bias is None else last.bias.to(weight)
+    toward = folded.to(weight.device) * weights.multiplier  # 1 where a norm follows
+    constant = toward.new_zeros(len(toward))
     after = weights.branch_norm(name, layer)
     if after is not None:
         norm = after[1]
-        raw = inputs.to(device, dtype) @ weight + bias
-        inverse = norm.inverse_scale(raw, out.to(device, dtype))
-        constant = toward @ norm.offset.to(dtype)
+        inverse = norm.inverse_scale(inputs.to(weight) @ weight + bias, out.to(weight))
+        constant = toward @ norm.offset.to(weight)
         toward = norm.transposed(toward) * inverse[:, None]
     through, total = toward @ weight.T, constant + toward @ bias
     return Written(through.to(folded.device), total.to(folded.device))
