@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import backward_lens, imports, logit_lens, page
+from benchmarks import attribution, backward_lens, imports, logit_lens, page
 
 PARTS = {
+    "attribution": attribution.run,
     "backward_lens": backward_lens.run,
     "imports": imports.run,
     "logit_lens": logit_lens.run,

@@ -31,6 +31,16 @@ def test_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert "rank of ' Paris'     1" in printed
 
 
+def test_attribution(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "attribution.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    whole = re.search(r"' Rome': \+([\d.]+)", printed)
+    heads = re.findall(r"head \d writes \+([\d.]+), \+([\d.]+) of it from ' Tower'", printed)
+    assert whole is not None
+    assert float(whole[1]) > 5
+    assert len(heads) >= 3
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook client's own libraries
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path: Path) -> None:

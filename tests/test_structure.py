@@ -53,7 +53,7 @@ def test_public_names() -> None:
     import lenses
     import workbench as wb
 
-    assert lenses.__all__ == ["BackwardLens", "LogitLens"]
+    assert lenses.__all__ == ["BackwardLens", "DirectAttribution", "LogitLens"]
     relied_on = {
         "load",
         "measure",

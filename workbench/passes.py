@@ -91,7 +91,12 @@ class _Job:
             for i, instrument in enumerate(instruments)
             if isinstance(instrument, Reading | SetLevel)
         }
-        sites = {s for read in reads.values() for s in expand_sites(read.sites, model.n_layers)}
+        sites = {
+            site
+            for read in reads.values()
+            for requests in (read.sites, read.everywhere)
+            for site in expand_sites(requests, model.n_layers)
+        }
         planned = make_plan(
             model,
             [len(p) for p in encoded],
@@ -349,16 +354,27 @@ def _run(
 def _read(job: _Job, batch: Batch) -> dict[int, Captures]:
     """Each instrument's captures, from one forward; reads of the same positions share tensors."""
     groups: dict[str, tuple[Read, dict[Site, None]]] = {}
-    for read in job.reads.values():
+    for read in (part for whole in job.reads.values() for part in _parts(whole)):
         sites = dict.fromkeys(expand_sites(read.sites, job.model.n_layers))
         groups.setdefault(repr(read.positions), (read, {}))[1].update(sites)
     if not groups:
         return {}
     merged = [Read(tuple(sites), read.positions) for read, sites in groups.values()]
     shared = dict(zip(groups, job.model.read(batch, merged), strict=True))
-    return {i: _own(shared[repr(read.positions)], read, job.model) for i, read in job.reads.items()}
+    return {i: _own(shared, read, job.model) for i, read in job.reads.items()}
 
 
-def _own(shared: Captures, read: Read, model: Model) -> Captures:
+def _parts(read: Read) -> list[Read]:
+    """What is read at its positions, and what is read at every one."""
+    return [read, Read(read.everywhere)] if read.everywhere else [read]
+
+
+def _own(shared: Mapping[str, Captures], read: Read, model: Model) -> Captures:
+    """One read's captures, out of what all the reads of a pass have found."""
+    own, *more = (_taken(shared[repr(part.positions)], part, model) for part in _parts(read))
+    return replace(own, everywhere=more[0]) if more else own
+
+
+def _taken(group: Captures, read: Read, model: Model) -> Captures:
     sites = expand_sites(read.sites, model.n_layers)
-    return replace(shared, values={site: shared.values[site] for site in sites})
+    return replace(group, values={site: group.values[site] for site in sites})

@@ -135,7 +135,8 @@ def test_an_instrument_switched_off_is_not_measured_with_the_next_run(layers: Pa
 
 
 def test_no_panel_is_said(layers: Page) -> None:
-    for name in ("positions", "tokens", "probability", "spread", "Strength"):
+    instruments = layers.locator(".chip.whole[aria-pressed=true]").all_inner_texts()
+    for name in ("positions", "tokens", "probability", "spread", *instruments):
         chip(layers, name).click()
         expect(chip(layers, name)).to_have_attribute("aria-pressed", "false")
     expect(layers.get_by_text("No panel is switched on")).to_be_visible()

@@ -19,10 +19,17 @@ __all__ = ["Captures", "Read"]
 
 @dataclass(frozen=True)
 class Read:
-    """What to read in a pass: a site's name, or several names or (name, layer) pairs, at positions."""
+    """What to read in a pass: a site's name, or several names or (name, layer) pairs, at positions.
+
+    Attributes:
+        everywhere: sites that are wanted at every position, whatever `positions` says: what a place
+            is told by others (keys and values, for one). `measure` gives them to the instrument as
+            `captures.everywhere`.
+    """
 
     sites: str | Sequence[SiteRequest]
     positions: Positions = "all"
+    everywhere: Sequence[SiteRequest] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", checked_positions(self.positions))
@@ -42,6 +49,7 @@ class Captures:
         readout: [rows, d] residual states -> [rows, vocabulary] logits, the model's own last step.
         weights: the model's weights, for an instrument that says `needs_weights`; None where they
             are not at hand.
+        everywhere: the sites of `Read.everywhere` at every position of the same batch.
     """
 
     values: Mapping[Site, Tensor]
@@ -49,6 +57,7 @@ class Captures:
     batch: Batch
     readout: Callable[[Tensor], Tensor]
     weights: Weights | None = None
+    everywhere: Captures | None = None
 
     def __getitem__(self, site: SiteRequest) -> Tensor:
         """The tensor of (name, layer), or of transformer-lens' hook of that name."""

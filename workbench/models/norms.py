@@ -37,11 +37,12 @@ class Norm:
         """The norm that a module computes.
 
         Args:
-            like: a tensor [..., d] of the width, dtype and device that it takes; gain and offset
-                come in its dtype, float32 at least.
+            like: a tensor [..., d] of the width that it takes; gain and offset come on its device and
+                in its dtype, float32 at least. The module may lie on another.
         """
         exact = _alone(module)
-        width, device = like.shape[-1], like.device
+        width = like.shape[-1]
+        device = next((p.device for p in module.parameters()), like.device)
         sign = torch.ones(width, dtype=torch.float64, device=device)
         sign[1::2] = -1  # of mean 0 (or nearly, in an odd width) and scale 1
         probe = sign - sign.mean()
@@ -51,7 +52,7 @@ class Norm:
         gain = (up - down) / 2 * LOUD / probe
         centres = bool((moved - up).norm() < 0.1 * (up - offset).norm())
         dtype = torch.promote_types(like.dtype, torch.float32)
-        return cls(gain.to(dtype), offset.to(dtype), centres)
+        return cls(gain.to(like.device, dtype), offset.to(like.device, dtype), centres)
 
     def centred(self, states: Tensor) -> Tensor:
         """`states` [..., d] less their mean, where the norm takes it off."""

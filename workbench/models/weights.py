@@ -16,6 +16,8 @@ from workbench.models.quantised import require_plain_weights
 
 __all__ = ["Map", "Unembedding", "Weights"]
 
+BRANCHES = ("attn_out", "cross_attn_out", "mlp_out")
+
 
 @dataclass(frozen=True)
 class Map:
@@ -76,7 +78,8 @@ class Weights:
         module: Any = self._anatomy.map_module(name, layer)
         require_plain_weights(module, f"weights of {name}, layer {layer}")
         weight, bias = module.weight, getattr(module, "bias", None)
-        weight = weight if type(module).__name__ == "Conv1D" else weight.T
+        held = getattr(module, "original_component", module)  # what a TransformerBridge wraps
+        weight = weight if type(held).__name__ == "Conv1D" else weight.T
         own = self._anatomy.map_outputs(name, layer)
         if own is not None:
             own = own.to(weight.device)
@@ -96,10 +99,32 @@ class Weights:
         return last and self.multiplier == 1 and not self._added_by(name).endswith("layernorm")
 
     @property
+    def n_heads(self) -> int:
+        """How many heads of queries one attention has."""
+        return int(self._anatomy.config.num_attention_heads)
+
+    @property
     def d_head(self) -> int:
         """Width of one head's output."""
-        width = self.map("o", 1).weight.shape[0]
-        return int(width // self._anatomy.config.num_attention_heads)
+        return int(self.map("o", 1).weight.shape[0] // self.n_heads)
+
+    @property
+    def last_mlp_map(self) -> str:
+        """The name of the MLP's last map, which writes to the residual stream: ff2 or down."""
+        return "ff2" if "ff2" in self._anatomy.family.maps else "down"
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The sites of what each block adds to the residual stream, in the order of the branches.
+
+        Raises:
+            UnsupportedError: no branch adds to the stream (BERT).
+        """
+        crosses = bool(self._anatomy.family.cross_attention)
+        found = tuple(name for name in BRANCHES if crosses or name != "cross_attn_out")
+        for name in found:
+            self._anatomy.require(name)
+        return found
 
     def branch_norm(self, name: str, layer: int) -> tuple[nn.Module, Norm] | None:
         """The norm between a branch's last map ("o", "ff2" or "down") and the residual stream.
@@ -161,8 +186,7 @@ class Weights:
 
         Of a post-norm family, before that norm.
         """
-        last = "ff2" if "ff2" in self._anatomy.family.maps else "down"
-        return self.map(last, layer).weight * self.multiplier
+        return self.map(self.last_mlp_map, layer).weight * self.multiplier
 
     @torch.no_grad()
     def heads(self, layer: int) -> Tensor:
@@ -171,4 +195,4 @@ class Weights:
         Of a post-norm family, before that norm.
         """
         weight = self.map("o", layer).weight * self.multiplier
-        return weight.view(int(self._anatomy.config.num_attention_heads), -1, weight.shape[-1])
+        return weight.view(self.n_heads, -1, weight.shape[-1])

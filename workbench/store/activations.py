@@ -229,8 +229,11 @@ class Store(NoBlocks):
             if isinstance(instrument, Reading | SetLevel):
                 read = instrument.reads(self)
                 self._stored_sites(read.sites)
+                self._stored_sites(read.everywhere)
                 for prompt in encoded:
                     self._rows(prompt, read.positions)
+                    if read.everywhere:
+                        self._rows(prompt, "all")
 
     def capture(
         self,
