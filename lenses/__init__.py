@@ -1,6 +1,17 @@
 """Lenses: what a vector of the residual stream says in the vocabulary."""
 
 from lenses.backward import BackwardLens
+from lenses.edit import EditEffect
+from lenses.edit_cases import counterfactuals
+from lenses.editing import GradientStep, ImprintShift, WeightEdit
 from lenses.logit import LogitLens
 
-__all__ = ["BackwardLens", "LogitLens"]
+__all__ = [
+    "BackwardLens",
+    "EditEffect",
+    "GradientStep",
+    "ImprintShift",
+    "LogitLens",
+    "WeightEdit",
+    "counterfactuals",
+]

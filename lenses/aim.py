@@ -16,7 +16,7 @@ from workbench.models.positions import Positions
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Aim", "require_target"]
+__all__ = ["Aim", "require_target", "with_answer"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Aim:
                     f"{model.name}: a target of several tokens needs a text that it can be appended to: "
                     "give a target of one token"
                 )
-            batch = model.batch([_with_answer(p) for p in batch.prompts])
+            batch = model.batch([with_answer(p) for p in batch.prompts])
             at = slice(
                 min(len(p) - len(g) for p, g in zip(batch.prompts, goals, strict=True)), None
             )
@@ -144,7 +144,7 @@ def require_target(prompt: EncodedPrompt, *, against_foil: bool = False) -> None
         )
 
 
-def _with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
+def with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
     """The prompt with its target after it, but for the last token, after which nothing is predicted."""
     more = prompt.answer[:-1]
     return replace(prompt, ids=prompt.ids + more, spans=prompt.spans + ((0, 0),) * len(more))

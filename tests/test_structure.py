@@ -53,7 +53,15 @@ def test_public_names() -> None:
     import lenses
     import workbench as wb
 
-    assert lenses.__all__ == ["BackwardLens", "LogitLens"]
+    assert lenses.__all__ == [
+        "BackwardLens",
+        "EditEffect",
+        "GradientStep",
+        "ImprintShift",
+        "LogitLens",
+        "WeightEdit",
+        "counterfactuals",
+    ]
     relied_on = {
         "load",
         "measure",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from workbench.errors import UnsupportedError
 from workbench.models.anatomy import Anatomy
 from workbench.models.changes import Changes
+from workbench.models.family import Kind
 from workbench.models.norms import Norm
 from workbench.models.quantised import require_plain_weights
 
@@ -161,8 +162,17 @@ class Weights:
 
         Of a post-norm family, before that norm.
         """
-        last = "ff2" if "ff2" in self._anatomy.family.maps else "down"
-        return self.map(last, layer).weight * self.multiplier
+        return self.map(self.writer, layer).weight * self.multiplier
+
+    @property
+    def writer(self) -> str:
+        """The name of the MLP's last map, which writes to the residual stream: "ff2" or "down"."""
+        return "ff2" if "ff2" in self._anatomy.family.maps else "down"
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a decoder, an encoder, or has one of each."""
+        return self._anatomy.family.kind
 
     @torch.no_grad()
     def heads(self, layer: int) -> Tensor:
