@@ -5,6 +5,7 @@ from lenses.edit import EditEffect
 from lenses.edit_cases import counterfactuals
 from lenses.editing import GradientStep, ImprintShift, WeightEdit
 from lenses.logit import LogitLens
+from lenses.neurons import NeuronView
 
 __all__ = [
     "BackwardLens",
@@ -12,6 +13,7 @@ __all__ = [
     "GradientStep",
     "ImprintShift",
     "LogitLens",
+    "NeuronView",
     "WeightEdit",
     "counterfactuals",
 ]

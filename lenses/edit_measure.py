@@ -140,5 +140,5 @@ def _drawn(directions: Tensor, answer: Answer, seed: int) -> Tensor:
     digest = hashlib.sha256(repr((seed, answer.prompt.ids, answer.tokens)).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     drawn = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
-    drawn = torch.nn.functional.normalize(drawn, dim=-1).to(directions)
-    return drawn * directions.norm(dim=-1, keepdim=True)
+    units: Tensor = torch.nn.functional.normalize(drawn, dim=-1).to(directions)
+    return units.mul(directions.norm(dim=-1, keepdim=True))

@@ -59,6 +59,7 @@ def test_public_names() -> None:
         "GradientStep",
         "ImprintShift",
         "LogitLens",
+        "NeuronView",
         "WeightEdit",
         "counterfactuals",
     ]
