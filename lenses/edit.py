@@ -71,7 +71,8 @@ class EditEffect(Driving):
             nothing is chosen here.
         scale: "state": the shift's length over the residual stream's after the block; "raw": the
             paper's eta.
-        paraphrases, neighbours: the most of each that a prompt may have.
+        paraphrases: the most that a prompt may have.
+        neighbours: the most that a prompt may have.
         seed: of the random direction.
 
     Result axes: place (the last of each prompt), layer, eta, edit (the method), case; `kind` says of
@@ -84,7 +85,7 @@ class EditEffect(Driving):
     """
 
     layers: str | Sequence[int] = "all"
-    eta: float | Sequence[float] = (1.0,)
+    eta: float | Sequence[float] = 1.0
     scale: Scale = "state"
     paraphrases: int = 4
     neighbours: int = 8
@@ -111,7 +112,6 @@ class EditEffect(Driving):
     def __post_init__(self) -> None:
         etas = (self.eta,) if isinstance(self.eta, int | float) else tuple(self.eta)
         layers = (self.layers,) if isinstance(self.layers, int) else self.layers
-        object.__setattr__(self, "eta", etas)
         object.__setattr__(self, "layers", layers if layers == "all" else tuple(layers))
         for field, values in (("eta", etas), ("layers", self.layers)):
             if not values or (len(set(values)) < len(values) and values != "all"):
@@ -148,7 +148,7 @@ class EditEffect(Driving):
         kinds = ["prompt", *["paraphrase"] * self.paraphrases, *["neighbour"] * self.neighbours]
         return {
             "layer": self._layers(model),
-            "eta": list(self.eta),  # type: ignore[arg-type]
+            "eta": list(self._etas),
             "edit": list(METHODS),
             "case": list(range(len(kinds))),
             "kind": ("case", kinds),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.figures import layer_panels, themed
+from workbench.figures import Theme, layer_ticks, markup, shorten, themed
 from workbench.figures.generic import at_place
 from workbench.figures.panels import Line, Lines
 from workbench.figures.reading import chosen
@@ -19,14 +20,22 @@ __all__ = ["NAMES", "facts", "figure", "panels"]
 NAMES = {
     "imprint_shift": "imprint and shift",
     "gradient": "gradient step",
-    "random": "random direction",
+    "random": "random",
 }
 SHOWN = {"prompt": "target", "paraphrase": "target", "neighbour": "own"}
 TITLES = {
-    "prompt": "log p(target), prompt, nat",
-    "paraphrase": "log p(target), paraphrases, nat",
-    "neighbour": "log p(own answer), neighbours, nat",
+    "prompt": "log p(target), nat",
+    "paraphrase": "paraphrases, nat",
+    "neighbour": "neighbours, nat",
 }
+WHOLE = {
+    "prompt": "log p(target) on the prompt",
+    "paraphrase": "log p(target) on paraphrases",
+    "neighbour": "log p(own answer) on neighbours",
+}
+DASHES = ("solid", "dash", "dot", "longdash")
+SYMBOLS = ("circle", "square", "x", "diamond")
+GAP = 0.09
 
 
 def figure(
@@ -37,19 +46,91 @@ def figure(
     selected: tuple[int, int] | None = None,
     eta: float | None = None,
 ) -> go.Figure:
-    """The panels over all prompts, with Student's intervals, or of one prompt.
+    """Before and after by layer, for each kind of text: over all prompts, or of one.
 
     Raises:
         ResultError: the result has no such prompt or eta.
     """
     if prompt is not None:
         data = data.isel(place=[_index(data, prompt)])
+    look, eta = themed(theme), chosen("eta", eta, data["eta"].values)
     shown = _panels(data, eta)
+    traces = [
+        trace
+        for number, panel in enumerate(shown)
+        for style, (name, line) in enumerate(panel.lines.items())
+        for trace in _traces(name, line, style, number, look)
+    ]
+    figure = go.Figure(traces, _layout(shown, look, _heading(data, eta, prompt)))
+    if selected is not None:
+        mark = {"color": look.accent, "width": 1}
+        figure.add_vline(x=selected[0], line=mark, row="all", col="all")
+    return figure
+
+
+def _heading(data: xr.Dataset, eta: float, prompt: str | int | None) -> str:
     n = data.sizes["place"]
-    of = f"Edits with eta {chosen('eta', eta, data['eta'].values):g}" + (
-        f", {n} prompts" if n > 1 else ""
+    over = f"mean over {n} prompts with Student's 95% interval" if n > 1 else "one prompt"
+    named = f" ({markup(shorten(str(prompt), 40))})" if prompt is not None else ""
+    return f"Edits of one MLP map, eta {eta:g}: {over}{named}"
+
+
+def _traces(name: str, line: Line, style: int, number: int, theme: Theme) -> list[go.Scatter]:
+    """A line over its band, on the axes of a panel."""
+    axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"}
+    colour = theme.muted if line.control else theme.series[style % len(theme.series)]
+    layers = line.values["layer"].values.tolist()
+    middle = go.Scatter(
+        x=layers,
+        y=line.values.values.tolist(),
+        name=name,
+        legendgroup=name,
+        showlegend=number == 0,
+        mode="lines+markers",
+        line={"color": colour, "width": 2, "dash": DASHES[style]},
+        marker={"symbol": SYMBOLS[style], "size": 7},
+        customdata=[str(layer) for layer in layers],
+        hovertemplate=f"layer %{{x}}: %{{y:.4g}} nat<extra>{name}</extra>",
+        **axes,
     )
-    return layer_panels({of: shown}, themed(theme), layer=None if selected is None else selected[0])
+    if line.low is None or line.high is None:
+        return [middle]
+    rgb = tuple(bytes.fromhex(colour[1:]))
+    band = go.Scatter(
+        x=[*layers, *reversed(layers)],
+        y=[*line.high.values.tolist(), *reversed(line.low.values.tolist())],
+        fill="toself",
+        fillcolor=f"rgba{(*rgb, 0.15)}",
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        legendgroup=name,
+        showlegend=False,
+        **axes,
+    )
+    return [band, middle]
+
+
+def _layout(shown: list[Lines], theme: Theme, heading: str) -> dict[str, Any]:
+    width = (1 + GAP) / len(shown) - GAP
+    axes: dict[str, Any] = {}
+    for number, panel in enumerate(shown):
+        layers = next(iter(panel.lines.values())).values["layer"].values.tolist()
+        ends = [number * (width + GAP), number * (width + GAP) + width]
+        axes[f"xaxis{number + 1}"] = theme.axis(
+            "edited layer", domain=ends, anchor=f"y{number + 1}", **layer_ticks(layers, most=13)
+        )
+        axes[f"yaxis{number + 1}"] = theme.axis(
+            f"{WHOLE[panel.name]}, nat", anchor=f"x{number + 1}", showgrid=True
+        )
+    return theme.layout(
+        **axes,
+        width=max(620, 340 * len(shown)),
+        height=400,
+        margin={"l": 60, "r": 16, "t": 84, "b": 48},
+        title={"text": heading, "x": 0.01, "xanchor": "left", "font": {"size": 13}},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
 
 
 def panels(data: xr.Dataset, *, prompt: str | int | None = None) -> list[Lines]:
@@ -79,7 +160,7 @@ def _panels(data: xr.Dataset, eta: float | None) -> list[Lines]:
                 .broadcast_like(after.isel(edit=0, drop=True))
             )
             lines = {NAMES[m]: _line(after.sel(edit=m), m == "random") for m in NAMES}
-            found.append(Lines(kind, TITLES[kind], {**lines, "before": _line(before, True)}))
+            found.append(Lines(kind, TITLES[kind], {**lines, "before": _line(before, False)}))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ __all__ = ["figure"]
 WIDTH = 980  # pixels
 ROW = 20  # of one token or context
 TOP, BETWEEN, BOTTOM = 96, 84, 56
-LETTERS = 11  # of a token in a context's cell
+LETTERS = 8  # of a token in a context's cell
 DECADES = (-100, -10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 100)
 
 
@@ -29,23 +30,36 @@ def figure(data: xr.Dataset, *, theme: str = "light", neuron: int | None = None)
         ResultError: the result has no such neuron.
     """
     look, known = themed(theme), data["neuron"].values
+    pages = [_Page.of(data, unit, look) for unit in range(len(known))]
     first = known.tolist().index(chosen("neuron", neuron, known))
-    pages = [_page(data.isel(unit=unit), look) for unit in range(len(known))]
     traces = [
-        trace.update(visible=unit == first) for unit, page in enumerate(pages) for trace in page
+        trace.update(visible=unit == first)
+        for unit, page in enumerate(pages)
+        for trace in page.traces
     ]
-    titles = [_title(data, unit) for unit in range(len(known))]
-    layout = _layout(data, look)
-    layout["title"] |= {"text": titles[first]}
-    if len(known) > 1:
-        layout["updatemenus"] = [
-            _menu(known.tolist(), titles, [len(p) for p in pages], first, look)
-        ]
-    return go.Figure(traces, layout)
+    menus = [_menu(known.tolist(), pages, first, look)] if len(known) > 1 else []
+    figure = go.Figure(traces, _layout(data, look) | {"updatemenus": menus})
+    return figure.update_layout(pages[first].words)
 
 
-def _page(one: xr.Dataset, theme: Theme) -> list[Any]:
-    return [_values(one, theme), _histogram(one, theme), _contexts(one, theme)]
+@dataclass(frozen=True)
+class _Page:
+    """One neuron's traces, and the words of the layout that are its own."""
+
+    traces: list[Any]
+    words: dict[str, Any]
+
+    @classmethod
+    def of(cls, data: xr.Dataset, unit: int, theme: Theme) -> _Page:
+        one = data.isel(unit=unit)
+        traces = [_values(one, theme), _histogram(one, theme), _contexts(one, theme)]
+        places = zip(
+            one["context_value"].values.tolist(),
+            one["context_position"].values.tolist(),
+            strict=True,
+        )
+        labels = [f"{value:.3g} at {at}" if at >= 0 else "" for value, at in places]
+        return cls(traces, {"title.text": _title(data, unit), "yaxis3.ticktext": labels})
 
 
 def _values(one: xr.Dataset, theme: Theme) -> go.Bar:
@@ -88,31 +102,25 @@ def _histogram(one: xr.Dataset, theme: Theme) -> go.Bar:
 
 
 def _contexts(one: xr.Dataset, theme: Theme) -> go.Heatmap:
-    tokens = words(one, one["context_token"])
-    values = one["context_activation"].values
+    """A row a context, a column a token; what was not read has no colour of its own."""
+    tokens, values = words(one, one["context_token"]), one["context_activation"].values
     there = one["context_token"].values >= 0
-    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    scale = Scale("activation", "activation", "signed", -most, most)
-    seen = [
-        [visible(str(t)) if ok else "" for t, ok in zip(r, o, strict=True)]
-        for r, o in zip(tokens, there, strict=True)
-    ]
-    places = zip(
-        one["context_position"].values.tolist(), one["context_value"].values.tolist(), strict=True
-    )
+    most = float(np.abs(values[np.isfinite(values)]).max(initial=0)) or 1.0
+    seen = np.where(there, np.vectorize(lambda token: visible(str(token)))(tokens), "")
+    said = np.where(np.isnan(values), "not read", np.char.mod("%.4g", values))
     return go.Heatmap(
         z=np.where(there & np.isnan(values), 0.0, values),
         x=one["offset"].values.tolist(),
-        y=[
-            f"{value:.3g} at {position}" if position >= 0 else f" {i * ' '}"
-            for i, (position, value) in enumerate(places)
-        ],
-        text=[[markup(shorten(token, LETTERS)) for token in row] for row in seen],
+        y=list(range(len(tokens))),
+        text=[[markup(shorten(token, LETTERS)) for token in row] for row in seen.tolist()],
         texttemplate="%{text}",
         textfont={"family": MONOSPACE, "size": 10, "color": theme.cell_ink},
-        customdata=[[markup(token) for token in row] for row in seen],
-        hovertemplate="%{customdata}: %{z:.4g}<extra></extra>",
-        colorscale=scale.colours(theme),
+        customdata=[
+            [f"{markup(token)}: {value}" for token, value in zip(*rows, strict=True)]
+            for rows in zip(seen.tolist(), said.tolist(), strict=True)
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
+        colorscale=Scale("activation", "activation", "signed", -most, most).colours(theme),
         zmin=-most,
         zmax=most,
         xgap=1,
@@ -133,24 +141,18 @@ def _title(data: xr.Dataset, unit: int) -> str:
     )
 
 
-def _menu(
-    known: list[int], titles: list[str], sizes: list[int], first: int, theme: Theme
-) -> dict[str, Any]:
-    """The list of neurons: a choice shows one page's traces."""
+def _menu(known: list[int], pages: list[_Page], first: int, theme: Theme) -> dict[str, Any]:
+    """The list of neurons: a choice shows one page's traces and words."""
     buttons = [
         {
             "label": f"neuron {neuron}",
             "method": "update",
             "args": [
-                {
-                    "visible": [
-                        other == unit for other, size in enumerate(sizes) for _ in range(size)
-                    ]
-                },
-                {"title.text": titles[unit]},
+                {"visible": [page is shown for page in pages for _ in page.traces]},
+                shown.words,
             ],
         }
-        for unit, neuron in enumerate(known)
+        for neuron, shown in zip(known, pages, strict=True)
     ]
     look = {"bgcolor": theme.paper, "bordercolor": theme.rule, "font": {"color": theme.ink}}
     place = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 44}}
@@ -190,16 +192,17 @@ def _layout(data: xr.Dataset, theme: Theme) -> dict[str, Any]:
             "tokens", domain=[top, 1], anchor="x2", type="log", showgrid=True, dtick=1
         ),
         xaxis3=theme.axis(
-            "token, from that of the greatest activation",
+            "contexts: tokens from that of the greatest activation on; blue above 0, red below",
             domain=[0, 1],
             anchor="y3",
             dtick=1,
-            showticklabels=True,
         ),
         yaxis3=theme.axis(
+            "activation at position",
             domain=[0, split],
             anchor="x3",
-            autorange="reversed",
+            range=[data.sizes["context"] - 0.5, -0.5],
+            tickvals=list(range(data.sizes["context"])),
             tickfont={"family": MONOSPACE, "size": 10},
         ),
     )

@@ -164,8 +164,7 @@ def test_figure_panels_facts_and_section_of_atlas() -> None:
     for prompt in (None, drawn[1].id):
         assert len(result.plot(prompt=prompt, selected=(3, 0)).data) > 8
     (panel, *_) = EditEffect.panels(result.data)
-    assert panel.lines["random direction"].control
-    assert panel.lines["before"].control
+    assert panel.lines["random"].control
     said = dict(EditEffect.facts(result.data, layer=6))
     assert "imprint and shift" in said
     table = pl.DataFrame(result.rows())
