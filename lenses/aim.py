@@ -41,20 +41,34 @@ class Aim:
     foils: Tensor
 
     @classmethod
-    def of(cls, model: Model, batch: Batch, *, at: Positions, against_foil: bool) -> Aim:
+    def of(cls, model: Model, batch: Batch, *, against_foil: bool) -> Aim:
         """Aim at each prompt's own target.
 
         Args:
-            at: where a target of one token is predicted; one position a prompt.
+            batch: as the model runs it.
             against_foil: whether the loss is the logit of the foil less that of the target.
 
         Raises:
-            UnsupportedError: a target of several tokens where `at` is not "last".
+            UnsupportedError: a target of several tokens on a model of two stacks.
         """
-        prompts = batch.prompts
-        goals = [p.answer or (() if p.target is None else (p.target,)) for p in prompts]
-        foils = [p.foil if against_foil else None for p in prompts]
-        return cls._aimed(model, batch, goals, foils, at)
+        goals = [p.answer or (() if p.target is None else (p.target,)) for p in batch.prompts]
+        foils = [p.foil if against_foil else None for p in batch.prompts]
+        longest = max(map(len, goals))
+        if longest > 1 and type(batch) is not Batch:
+            raise UnsupportedError(
+                f"{model.name}: a target of several tokens needs a text that it can be appended to: give "
+                "a target of one token"
+            )
+        if longest > 1:
+            batch = model.batch([with_answer(p) for p in batch.prompts])
+        first = [len(p) - len(g) for p, g in zip(batch.prompts, goals, strict=True)]
+        return cls(
+            batch,
+            "last" if longest == 1 else slice(min(first), None),
+            torch.tensor(first, device=batch.device),
+            _padded(goals, longest).to(batch.device),
+            torch.tensor([-1 if foil is None else foil for foil in foils], device=batch.device),
+        )
 
     def at_random(self, model: Model, seed: int) -> Aim:
         """The same with targets drawn at random, as many tokens; the same in every batch."""
@@ -62,49 +76,11 @@ class Aim:
             _drawn(prompt, [i for i in row if i >= 0], model.vocab_size, seed)
             for prompt, row in zip(self.batch.prompts, self.targets.tolist(), strict=True)
         ]
-        targets = torch.full_like(self.targets, -1)
-        for row, goal in enumerate(goals):
-            targets[row, : len(goal)] = torch.tensor(goal, device=targets.device)
+        targets = _padded(goals, self.targets.shape[1]).to(self.targets.device)
         return replace(self, targets=targets)
 
-    @classmethod
-    def _aimed(
-        cls,
-        model: Model,
-        batch: Batch,
-        goals: Sequence[tuple[int, ...]],
-        foils: Sequence[int | None],
-        at: Positions,
-    ) -> Aim:
-        longest = max(map(len, goals))
-        if longest > 1:
-            if at != "last" or type(batch) is not Batch:
-                raise UnsupportedError(
-                    f"{model.name}: a target of several tokens needs a text that it can be appended to: "
-                    "give a target of one token"
-                )
-            batch = model.batch([with_answer(p) for p in batch.prompts])
-            at = slice(
-                min(len(p) - len(g) for p, g in zip(batch.prompts, goals, strict=True)), None
-            )
-        targets = torch.full((len(goals), longest), -1)
-        for row, goal in enumerate(goals):
-            targets[row, : len(goal)] = torch.tensor(goal)
-        first = [len(p) - len(g) for p, g in zip(batch.prompts, goals, strict=True)]
-        if longest == 1:
-            first = batch.places(at).position.tolist()
-        ids = [-1 if foil is None else foil for foil in foils]
-        device = batch.device
-        return cls(
-            batch,
-            at,
-            torch.tensor(first, device=device),
-            targets.to(device),
-            torch.tensor(ids, device=device),
-        )
-
-    def loss(self, logits: Tensor, where: Places) -> Tensor:
-        """-log p(target), or the logit of the foil less that of the target; summed over the batch.
+    def losses(self, logits: Tensor, where: Places) -> Tensor:
+        """[rows] of each prompt -log p(target), or the logit of the foil less that of the target.
 
         Args:
             logits: [N, vocabulary] at `at`.
@@ -114,14 +90,14 @@ class Aim:
         inside = (step >= 0) & (step < self.targets.shape[1])
         wanted = self.targets[where.row, step.clamp(0, self.targets.shape[1] - 1)]
         inside &= wanted >= 0
-        rows, ids = logits[inside], wanted[inside, None]
+        rows, ids, row = logits[inside], wanted[inside, None], where.row[inside]
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        foil = self.foils[where.row[inside], None]
-        score = rows.gather(1, ids)
+        foil = self.foils[row, None]
         against = torch.where(
             foil >= 0, rows.gather(1, foil.clamp_min(0)), rows.logsumexp(-1, keepdim=True)
         )
-        return (against - score).sum()
+        each = (against - rows.gather(1, ids))[:, 0]
+        return each.new_zeros(len(self.targets)).index_add(0, row, each)
 
 
 def require_target(prompt: EncodedPrompt, *, against_foil: bool = False) -> None:
@@ -142,6 +118,11 @@ def require_target(prompt: EncodedPrompt, *, against_foil: bool = False) -> None
             f"prompt {name!r}: target and foil are the same token {prompt.foil}, so their difference has "
             "no gradient: give another foil"
         )
+
+
+def _padded(goals: Sequence[Sequence[int]], width: int) -> Tensor:
+    """[rows, width] ids, -1 beyond the end of each row's."""
+    return torch.tensor([[*goal, *[-1] * (width - len(goal))] for goal in goals])
 
 
 def with_answer(prompt: EncodedPrompt) -> EncodedPrompt:

@@ -37,7 +37,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 COMPONENTS = 3  # singular values kept of each gradient
 HALF = (
-    "{dtype}: gradients of 16 bit carry an error of a few per cent; measure in float32 to be exact"
+    "{dtype}: logits are rounded to so few bits that of a target that is nearly certain the gradient is "
+    "rounding, in size and in direction; measure in float32"
 )
 SIZES = ("x_norm", "delta_norm", "gradient_norm", "singular_value")
 
@@ -85,7 +86,8 @@ class BackwardLens(Driving):
     of the target, 1 = best), foil_score, foil_rank; rest_norm, rest_rank, and skip_cosine, of the
     shift with the skip path. With a last axis k: table_id, table_score (imprint or shift), rest_id,
     rest_score; with component: singular_value of the gradient. NaN, or -1 for ids, where a position
-    is not dominant or a map has no shift. aimed_id (variant, place): the first token of the target.
+    is not dominant or a map has no shift. Of (variant, place), the same at every place of a prompt:
+    loss, and aimed_id, the first token of the target.
     With targets of several tokens, places are of the text with the target after it.
 
     >>> BackwardLens()(model, wb.Prompt("The capital of France is", target=" Paris"))  # doctest: +SKIP
@@ -152,8 +154,7 @@ class BackwardLens(Driving):
             raise SettingError(
                 f"backward_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
             )
-        if self.readout == "odd":
-            weights.unembedding  # noqa: B018 - refuses a last step that is not linear
+        weights.unembedding  # noqa: B018 - refuses a last step that is not linear
         for name in self.named(model):
             weights.map(name, 1)
         if self.controls:
@@ -168,8 +169,8 @@ class BackwardLens(Driving):
             found |= dict.fromkeys([name] if group is None else [m for m in known if m in group])
         if not found:
             raise UnsupportedError(
-                f"{model.name} has no linear maps {', '.join(self.maps)}: expected some of "
-                f"{', '.join(known)}"
+                f"{model.name} has no linear maps of the MLP (each token goes to experts of its own, with "
+                "fused weights): use maps=attention"
             )
         return tuple(found)
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import xarray as xr
 
+from lenses.backward import WRITE
 from lenses.backward_panels import ranks, share, tokens
 from workbench.errors import ResultError
 from workbench.figures import Panel, layer_panels, themed
 from workbench.figures.generic import at_place
 
 __all__ = ["figure"]
+
+
+def _differs(name: str, variant: str) -> bool:
+    """Whether a control's table can be another: an input is the same whatever is aimed at."""
+    return variant != "random target" or name in WRITE
 
 
 def figure(
@@ -44,7 +50,7 @@ def figure(
     for name in known if map is None else [map]:
         found = tokens(place, name) + tokens(place, name, what="rest")
         for variant in data["variant"].values.tolist()[1:]:
-            found += tokens(place, name, variant)
+            found += tokens(place, name, variant) if _differs(name, variant) else []
         groups[f"{name}, position {int(place['position'])}"] = [
             *found,
             *ranks(place, name),

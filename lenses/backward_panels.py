@@ -62,14 +62,15 @@ def _kind(name: str) -> str:
 def ranks(place: xr.Dataset, name: str) -> list[Panel]:
     """Where the target stands in the shift and in the rest of one map, beside their controls."""
     lines = {
-        label: Line(ufuncs.log10(values), control=control)
-        for label, values, control in _ranked(place.sel(map=name))
-        if values.notnull().any()
+        label.replace(" target", ""): Line(ufuncs.log10(rank), control=control)
+        for label, rank, control in _ranked(place.sel(map=name))
+        # A control of the shift comes first as the shift does: its rest is what says something.
+        if rank.notnull().any() and not (control and label.endswith("shift"))
     }
     if not lines:
         return []
-    high = max(1.0, *(float(line.values.max()) for line in lines.values()))
-    title = f"rank of target in {_kind(name)} of {name}, log10"
+    high = max([1.0, *(float(line.values.max()) for line in lines.values())])
+    title = f"rank, {name}, log10"
     return [Lines(f"{name}-rank", title, lines, (-0.05 * high, 1.05 * high))]
 
 
@@ -78,7 +79,7 @@ def _ranked(one: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, bool]]:
     model = one.sel(variant="model")
     first = _kind(str(one["map"].item()))
     yield first, model["target_rank"], False
-    yield "rest (no skip path)", model["rest_rank"], False
+    yield "rest", model["rest_rank"], False
     for variant in one["variant"].values.tolist()[1:]:
         control = one.sel(variant=variant)
         yield f"{variant}: {first}", control["target_rank"], True
@@ -120,10 +121,8 @@ def _of_map(here: xr.Dataset, name: str) -> Iterator[tuple[str, str]]:
     aimed = visible(str(words(here, model["aimed_id"])))
     for label, rank, _ in _ranked(one):
         if np.isfinite(rank):
-            yield (
-                f"{name}: rank of {aimed if ':' not in label else 'its target'}, {label}",
-                (f"{int(rank):,}"),
-            )
+            of = "its target" if ":" in label else aimed
+            yield f"{name}: rank of {of}, {label}", f"{int(rank):,}"
 
 
 def _of(model: xr.Dataset, name: str) -> Any:

@@ -17,6 +17,7 @@ from lenses.vocabulary import Readout
 from workbench.instrument import Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.engine import Factors
+from workbench.models.gradients import Scalar
 from workbench.models.protocol import Model
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ UNITS = {
 
 def measured(lens: BackwardLens, model: Model, batch: Batch) -> tuple[Places, Measured]:
     """The numbers of one batch, as `BackwardLens` documents them, and their places."""
-    aim = Aim.of(
-        model, batch, at="last" if model.causal else "mask", against_foil=lens.loss == "difference"
-    )
+    aim = Aim.of(model, model.as_run(batch), against_foil=lens.loss == "difference")
     where = aim.batch.places("all")
     kept = _index(where, aim.batch.places(lens.positions))
     runs = [(model, aim)]
@@ -63,6 +62,8 @@ def measured(lens: BackwardLens, model: Model, batch: Batch) -> tuple[Places, Me
         dims, unit = _described(name)
         found[name] = Named(dims, values, unit)
     aimed = torch.stack([its.targets[where.row[kept], 0] for _, its in runs])
+    losses = torch.stack([g.loss[where.row[kept]] for g in gradients])
+    found["loss"] = Named(("variant", "place"), losses, "nat")
     found["aimed_id"] = Named(("variant", "place"), aimed, "token id")
     return _picked(where, kept), found
 
@@ -93,6 +94,7 @@ class _Gradients:
     """The factors of one variant at every place, and what is known of them without a vocabulary.
 
     Attributes:
+        loss: [rows] in nat.
         factors: of each map and layer, all places.
         residual: [N, d] gradients at what each writing map adds to the stream.
         skip: [N, d] gradient at the state after the last block.
@@ -103,6 +105,7 @@ class _Gradients:
     model: Model
     aim: Aim
     where: Places
+    loss: Tensor
     factors: Mapping[Key, Factors]
     residual: Mapping[Key, Tensor]
     skip: Tensor
@@ -114,9 +117,16 @@ class _Gradients:
         keys = [
             (name, layer) for name in lens.named(model) for layer in range(1, model.n_layers + 1)
         ]
-        factors = model.factors(aim.batch, aim.loss, keys, at=aim.at)
+        seen: list[Tensor] = []
+
+        def loss(logits: Tensor, at: Places) -> Tensor:
+            losses = aim.losses(logits, at)
+            seen.append(losses.detach())
+            return losses.sum()
+
+        factors = model.factors(aim.batch, loss, keys, at=aim.at)
         where = aim.batch.places("all")
-        residual, skip = _residual(model, aim, factors)
+        residual, skip = _residual(model, aim, loss, factors)
         share = {
             key: torch.cat([shares(one) for one in split(f, where)]) for key, f in factors.items()
         }
@@ -126,11 +136,11 @@ class _Gradients:
             )
             for descending in (False, True)
         }
-        return cls(model, aim, where, factors, residual, skip, share, readouts)
+        return cls(model, aim, where, seen[0], factors, residual, skip, share, readouts)
 
 
 def _residual(
-    model: Model, aim: Aim, factors: Mapping[Key, Factors]
+    model: Model, aim: Aim, loss: Scalar, factors: Mapping[Key, Factors]
 ) -> tuple[dict[Key, Tensor], Tensor]:
     """Gradients at what each writing map adds to the stream, and at the state after the last block.
 
@@ -146,7 +156,7 @@ def _residual(
     site_of = {"ff2": "mlp_out", "down": "mlp_out", "o": "attn_out"}
     sites = {key: (site_of[key[0]], key[1]) for key in writing}
     end = ("resid_post", model.n_layers)
-    found = model.grad(aim.batch, aim.loss, [*sites.values(), end], at=aim.at)
+    found = model.grad(aim.batch, loss, [*sites.values(), end], at=aim.at)
     return {key: found[site] for key, site in sites.items()}, found[end]
 
 

@@ -77,6 +77,7 @@ class _Columns:
             "imprint": None if writes else table,
             "shift": table if writes else None,
             "target": self._aimed(0, place),
+            "loss": float(self.numbers["loss"][0, place]),
             **{key: self._number(key, 0, cell) for key in RANKED},
             "rest": self._table("rest", 0, cell),
             **{key: self._number(key, 0, cell) for key in REST},

@@ -17,7 +17,8 @@ from workbench.figures.theme import MONOSPACE
 __all__ = ["figure"]
 
 WIDTH = 980  # pixels
-ROW = 20  # of one token or context
+ROW = 20  # of one context
+BAR = 15  # of one token of a value vector
 TOP, BETWEEN, BOTTOM = 96, 84, 56
 LETTERS = 8  # of a token in a context's cell
 DECADES = (-100, -10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 100)
@@ -76,10 +77,13 @@ def _values(one: xr.Dataset, theme: Theme) -> go.Bar:
         marker={"color": [theme.series[0]] * k + [theme.series[1]] * k},
         text=[markup(shorten(visible(str(name)), 18)) for name in names],
         textposition="outside",
-        textfont={"family": MONOSPACE, "size": 11, "color": theme.ink},
+        textfont={"family": MONOSPACE, "size": 10, "color": theme.ink},
         cliponaxis=False,
-        customdata=[markup(visible(str(name))) for name in names],
-        hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+        hovertext=[
+            f"{markup(visible(str(name)))}: {value:.3f}"
+            for name, value in zip(names, values, strict=True)
+        ],
+        hoverinfo="text",
         showlegend=False,
         xaxis="x",
         yaxis="y",
@@ -93,8 +97,8 @@ def _histogram(one: xr.Dataset, theme: Theme) -> go.Bar:
         x=list(range(len(count))),
         y=np.where(count > 0, count, np.nan).tolist(),
         marker={"color": theme.series[2]},
-        customdata=ends,
-        hovertemplate="%{customdata}: %{y:,} tokens<extra></extra>",
+        hovertext=[f"{span}: {n:,} tokens" for span, n in zip(ends, count.tolist(), strict=True)],
+        hoverinfo="text",
         showlegend=False,
         xaxis="x2",
         yaxis="y2",
@@ -115,11 +119,11 @@ def _contexts(one: xr.Dataset, theme: Theme) -> go.Heatmap:
         text=[[markup(shorten(token, LETTERS)) for token in row] for row in seen.tolist()],
         texttemplate="%{text}",
         textfont={"family": MONOSPACE, "size": 10, "color": theme.cell_ink},
-        customdata=[
+        hovertext=[
             [f"{markup(token)}: {value}" for token, value in zip(*rows, strict=True)]
             for rows in zip(seen.tolist(), said.tolist(), strict=True)
         ],
-        hovertemplate="%{customdata}<extra></extra>",
+        hoverinfo="text",
         colorscale=Scale("activation", "activation", "signed", -most, most).colours(theme),
         zmin=-most,
         zmax=most,
@@ -160,7 +164,7 @@ def _menu(known: list[int], pages: list[_Page], first: int, theme: Theme) -> dic
 
 
 def _layout(data: xr.Dataset, theme: Theme) -> dict[str, Any]:
-    upper = 2 * data.sizes["k"] * ROW
+    upper = 2 * data.sizes["k"] * BAR
     lower = data.sizes["context"] * ROW
     whole = upper + BETWEEN + lower
     split = lower / whole
