@@ -17,6 +17,8 @@ def drawn(page: Page) -> Locator:
 
 def test_an_edit_is_made_from_its_tab(opened: Opened) -> None:
     page = opened("?tab=edit")
+    # The worker may still be starting.
+    expect(page.locator("#detail-heading")).to_contain_text("layer 6", timeout=60_000)
     page.get_by_role("textbox", name="layers").fill("4,5")
     page.get_by_role("button", name="Run Edit").click()
     expect(panel(page)).to_contain_text("layers 4,5, eta 1.0")
