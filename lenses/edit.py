@@ -112,6 +112,7 @@ class EditEffect(Driving):
     def __post_init__(self) -> None:
         etas = (self.eta,) if isinstance(self.eta, int | float) else tuple(self.eta)
         layers = (self.layers,) if isinstance(self.layers, int) else self.layers
+        object.__setattr__(self, "eta", self.eta if isinstance(self.eta, int | float) else etas)
         object.__setattr__(self, "layers", layers if layers == "all" else tuple(layers))
         for field, values in (("eta", etas), ("layers", self.layers)):
             if not values or (len(set(values)) < len(values) and values != "all"):

@@ -19,7 +19,7 @@ PROMPTS = [
     wb.Prompt("a b c d", id="one", target="Q", foil="Z", extra=FIELDS),
     wb.Prompt("f", id="two", target="QRS", extra={"neighbours": FIELDS["neighbours"][:1]}),
 ]
-SETTINGS = {"eta": (0.5, 2.0), "scale": "raw", "paraphrases": 2, "neighbours": 2}
+SETTINGS = {"eta": [0.5, 2.0], "scale": "raw", "paraphrases": 2, "neighbours": 2}
 METHODS = ("imprint_shift", "gradient", "random")
 
 
