@@ -16,7 +16,7 @@ from workbench.models.positions import Positions
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Aim", "require_target"]
+__all__ = ["Aim", "require_target", "with_answer"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Aim:
                 "a target of one token"
             )
         if longest > 1:
-            batch = model.batch([_with_answer(p) for p in batch.prompts])
+            batch = model.batch([with_answer(p) for p in batch.prompts])
         first = [len(p) - len(g) for p, g in zip(batch.prompts, goals, strict=True)]
         return cls(
             batch,
@@ -125,7 +125,7 @@ def _padded(goals: Sequence[Sequence[int]], width: int) -> Tensor:
     return torch.tensor([[*goal, *[-1] * (width - len(goal))] for goal in goals])
 
 
-def _with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
+def with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
     """The prompt with its target after it, but for the last token, after which nothing is predicted."""
     more = prompt.answer[:-1]
     return replace(prompt, ids=prompt.ids + more, spans=prompt.spans + ((0, 0),) * len(more))

@@ -88,3 +88,29 @@ def test_the_backward_lens_says_what_is_the_models_own(capsys: pytest.CaptureFix
     for layer in (4, 5):
         own, *controls = numbers[layer][3:]
         assert own < min(controls) / 2
+
+
+def test_edits_hold_beside_a_random_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    names = runpy.run_path(str(EXAMPLES / "editing.py"))
+    names["main"](3)
+    printed = capsys.readouterr().out
+    before, edited, undone = (
+        re.findall(rf"^{name}: (.*)$", printed, flags=re.MULTILINE)
+        for name in ("before", "edited", "undone")
+    )
+    assert before == undone != edited
+    rows = re.findall(r"layer (\d) +(\w+) +(\d+) \(", printed)
+    assert len(rows) == 2 * 6 * 3  # etas, layers, methods
+    held = {
+        method: sum(int(share) for _, name, share in rows if name == method)
+        for method in ("imprint_shift", "gradient", "random")
+    }
+    assert held["random"] < min(held["imprint_shift"], held["gradient"])
+
+
+def test_neurons_have_tokens_and_contexts(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "neurons.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^layer 5, neuron \d+: ", printed, flags=re.MULTILINE)) == 3
+    assert printed.count("promoted") == printed.count("suppressed") == 3
+    assert len(re.findall(r"^ +-?[\d.]+ at '", printed, flags=re.MULTILINE)) == 9

@@ -53,7 +53,17 @@ def test_public_names() -> None:
     import lenses
     import workbench as wb
 
-    assert lenses.__all__ == ["BackwardLens", "DirectAttribution", "LogitLens"]
+    assert lenses.__all__ == [
+        "BackwardLens",
+        "DirectAttribution",
+        "EditEffect",
+        "GradientStep",
+        "ImprintShift",
+        "LogitLens",
+        "NeuronView",
+        "WeightEdit",
+        "counterfactuals",
+    ]
     relied_on = {
         "load",
         "measure",

@@ -163,4 +163,12 @@ def _prompt(name: object, encoded: EncodedPrompt) -> dict[str, Any]:
         "ids": list(encoded.ids),
         "target": list(encoded.answer) or encoded.target,
         "foil": encoded.foil,
+        "fields": _fields(encoded),
     }
+
+
+def _fields(encoded: EncodedPrompt) -> dict[str, Any]:
+    """What the prompt's line says besides its text, as it was given."""
+    prompt = encoded.prompt
+    given = {"target": prompt.target, "foil": prompt.foil, "group": prompt.group, **prompt.extra}
+    return {name: value for name, value in given.items() if value is not None}

@@ -259,6 +259,10 @@ class SetLevel(Instrument):
     def finish(self, state: State) -> Measured:
         """The result; its variables have no axis place or prompt."""
 
+    def conclude(self, state: State, model: Model) -> Measured:
+        """The result where the model is at hand, with what its weights say; by default `finish`'s."""
+        return self.finish(state)
+
 
 def names() -> list[str]:
     """Names of the installed instruments."""

@@ -246,7 +246,7 @@ class Gathered:
         """The result, of a set-level instrument over these prompts alone."""
         last: Measured = {}
         if isinstance(self.instrument, SetLevel) and self.state is not None:
-            last = self.instrument.finish(self.state)
+            last = self.instrument.conclude(self.state, self.model)
         return assemble(
             self.instrument, self.model, self.prompts.names, self.encoded, self.parts, last
         )
@@ -254,7 +254,7 @@ class Gathered:
 
 def finished(instrument: SetLevel, model: Model, state: State) -> Result:
     """The result of a state that was merged from shards; its provenance names no prompts."""
-    return assemble(instrument, model, (), (), Parts(), instrument.finish(state))
+    return assemble(instrument, model, (), (), Parts(), instrument.conclude(state, model))
 
 
 @dataclass

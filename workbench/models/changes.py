@@ -48,6 +48,12 @@ class Change:
         """The matrix itself, [d_in, d_out]."""
         return self.left.T @ self.right
 
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of the matrix, which is not formed for it."""
+        square = ((self.left @ self.left.T) * (self.right @ self.right.T)).sum()
+        return float(square.clamp_min(0).sqrt())
+
 
 Changes = Mapping[tuple[str, int], Change]
 """By (name, layer) of the linear map."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from workbench.errors import UnsupportedError
 from workbench.models.anatomy import Anatomy
 from workbench.models.changes import Changes
+from workbench.models.family import Kind
 from workbench.models.norms import Norm
 from workbench.models.quantised import require_plain_weights
 
@@ -187,6 +188,11 @@ class Weights:
         Of a post-norm family, before that norm.
         """
         return self.map(self.last_mlp_map, layer).weight * self.multiplier
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a decoder, an encoder, or has one of each."""
+        return self._anatomy.family.kind
 
     @torch.no_grad()
     def heads(self, layer: int) -> Tensor:

@@ -47,7 +47,7 @@ def mean_interval(values: ArrayLike, possible: tuple[float, float] = ANY) -> Int
     return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 
-def share_interval(hits: int, n: int) -> Interval:
+def share_interval(hits: float, n: int) -> Interval:
     """Share hits / n with Wilson's score interval; no interval for n < 2.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".

@@ -45,9 +45,13 @@ def medians(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
 
 
 def shares(rows: pl.LazyFrame, column: str, by: Sequence[str]) -> pl.DataFrame:
-    """Share of the prompts whose `column` is true, with Wilson's 95%; rows are one a prompt."""
+    """Share over prompts of each prompt's own share of rows whose `column` is true.
+
+    With Wilson's 95% for one trial a prompt: wide enough however a prompt's rows hang together, since
+    no quantity between 0 and 1 varies more than one that is 0 or 1.
+    """
     return _summarised(
-        rows, column, by, lambda values: share_interval(round(values.sum()), len(values))
+        rows, column, by, lambda values: share_interval(float(values.sum()), len(values))
     )
 
 

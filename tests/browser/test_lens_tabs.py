@@ -1,0 +1,36 @@
+"""Tabs of lenses that are drawn by the generic tab: an edit, and the page of a neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.test_generic import panel
+
+Opened = Callable[..., Page]
+
+
+def drawn(page: Page) -> Locator:
+    return panel(page).locator(".js-plotly-plot")
+
+
+def test_an_edit_is_made_from_its_tab(opened: Opened) -> None:
+    page = opened("?tab=edit")
+    # The worker may still be starting.
+    expect(page.locator("#detail-heading")).to_contain_text("layer 6", timeout=60_000)
+    page.get_by_role("textbox", name="layers").fill("4,5")
+    page.get_by_role("button", name="Run Edit").click()
+    expect(panel(page)).to_contain_text("layers 4,5, eta 1.0")
+    expect(drawn(page)).to_contain_text("imprint and shift")
+    expect(page.locator(".detail")).to_contain_text("Edit")
+
+
+def test_the_list_shows_another_neurons_page(opened: Opened) -> None:
+    page = opened("?tab=neurons&neurons.neurons=3,17")
+    page.get_by_role("button", name="Run Neurons").click()
+    shown = drawn(page)
+    expect(shown).to_contain_text("Layer 1, neuron 3:")
+    shown.locator(".updatemenu-header").click()
+    shown.locator(".updatemenu-dropdown-button").filter(has_text="neuron 17").click()
+    expect(shown).to_contain_text("Layer 1, neuron 17:")
