@@ -183,7 +183,7 @@ def summed_jacobians(
             along = torch.arange(len(rows), device=model.device)
             cotangent[:, along, :, along + rows.start] = inside  # at every target at once
             for layer, slope in enumerate(pull(cotangent.flatten(0, 1))):
-                by_prompt = slope.to(wide).unflatten(0, (count, width))[:, : len(rows)]
+                by_prompt = slope.to(wide).reshape(cotangent.shape)[:, : len(rows)]
                 mean = torch.einsum("pktd,pt->kd", by_prompt, shares.to(slope.device))
                 found[layer, rows.start : rows.stop] = mean.double().cpu()
     return found

@@ -63,7 +63,9 @@ def checked_lens(lens: str | Translator) -> str | Translator:
     hashed = HASHED.fullmatch(lens)
     file, digits = (lens, "") if hashed is None else (hashed["file"], hashed["hash"])
     if not Path(file).is_file():
-        raise SettingError(f"logit_lens: no lens file {file}: expected logit, or the file of a lens")
+        raise SettingError(
+            f"logit_lens: no lens file {file}: expected logit, or the file of a lens"
+        )
     found = _loaded(file, *_stamp(file))
     said = Said(found.name, file, found.hash)
     _require_hash(said, digits or found.hash)
@@ -100,7 +102,7 @@ def translator_of(lens: str | Translator) -> Translator | None:
 
 def heading(data: xr.Dataset) -> str | None:
     """The title of the fitted lens that a result was read with; None for the logit lens."""
-    settings = json.loads(data.attrs["provenance"])["settings"]
+    settings = json.loads(data.attrs.get("provenance", "{}")).get("settings", {})
     said = said_of(str(settings.get("lens", LOGIT)))
     return None if said is None else said.title
 

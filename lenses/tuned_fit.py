@@ -71,7 +71,9 @@ class TunedFit(Fit):
             seed=(0, 2**63 - 1),
         )  # fmt: skip
         if self.optimiser not in ("sgd", "adam"):
-            raise SettingError(f"{self.name}: optimiser is {self.optimiser!r}: expected sgd or adam")
+            raise SettingError(
+                f"{self.name}: optimiser is {self.optimiser!r}: expected sgd or adam"
+            )
         if self.rate is not None:
             self._require(rate=(1e-12, 1e3))
 
@@ -114,7 +116,9 @@ class TunedFit(Fit):
             self._step(run, state, batches(lengths, step, self.batch_tokens), tokens)
             state.done += 1
             run.advance(tokens, state.kept)
-        return TunedLens({n: p.detach().cpu() for n, p in state.parameters.items()}, self._made(run))
+        return TunedLens(
+            {n: p.detach().cpu() for n, p in state.parameters.items()}, self._made(run)
+        )
 
     def _step(self, run: Run, state: _State, chosen: Iterator[list[int]], tokens: int) -> None:
         """One step of the optimiser on the mean over `tokens` places."""

@@ -53,7 +53,17 @@ def test_public_names() -> None:
     import lenses
     import workbench as wb
 
-    assert lenses.__all__ == ["LogitLens"]
+    assert lenses.__all__ == [
+        "Corpus",
+        "JacobianFit",
+        "JacobianLens",
+        "LogitLens",
+        "Translator",
+        "TunedFit",
+        "TunedLens",
+        "load_lens",
+        "side_by_side",
+    ]
     relied_on = {
         "load",
         "measure",

@@ -13,7 +13,7 @@ from app.instruments import defaults, kinds
 from app.parts import in_browser
 from workbench.settings import Setting, settings_of
 
-__all__ = ["form", "layout", "register"]
+__all__ = ["field", "form", "layout", "register"]
 
 DEFAULTS = "settings-defaults"  # data: {instrument: {setting: text}}
 
@@ -23,6 +23,12 @@ def form(instrument: str) -> dmc.Group:
     texts = defaults(instrument)
     fields = [_field(instrument, it, texts[it.name]) for it in settings_of(kinds()[instrument])]
     return dmc.Group(fields, align="flex-start", gap="sm", className="settings")
+
+
+def field(instrument: str, setting: str) -> Any:
+    """The field of one setting, for a tab that has no form."""
+    found = next(it for it in settings_of(kinds()[instrument]) if it.name == setting)
+    return _field(instrument, found, defaults(instrument)[setting])
 
 
 def layout() -> dcc.Store:
