@@ -61,9 +61,15 @@ def side_by_side(
     groups: dict[str, Sequence[Panel]] = {
         title: [best_tokens(place)] for title, place in places.items()
     }
-    groups["All of them"] = _curves(places)
+    groups["Compared"] = _curves(_short(places))
     at = int(next(iter(places.values()))["position"])
     return layer_panels(groups, themed(theme), layer=layer, position=at)
+
+
+def _short(places: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """The places by the kind of their lens, which a legend has room for, where the kinds differ."""
+    kinds = {title.rpartition(" lens")[0] + " lens": place for title, place in places.items()}
+    return kinds if len(kinds) == len(places) else dict(places)
 
 
 def _curves(places: Mapping[str, xr.Dataset]) -> list[Lines]:

@@ -103,13 +103,14 @@ def test_side_by_side_aligns_tokens_and_curves(atlas: wb.Engine) -> None:
     results = [LogitLens(lens=lens)(atlas, [PROMPT, "Rome"]) for lens in lenses]
     figure = side_by_side(results, position=2, layer=4)
     titles = [note.text for note in figure.layout.annotations]
-    assert [title[3:8] for title in titles] == ["Logit", "Tuned", "Jacob", "All o"]
+    assert [title[3:8] for title in titles] == ["Logit", "Tuned", "Jacob", "Compa"]
     kl = {t.name: np.asarray(t.x, dtype=float) for t in figure.data if t.xaxis == "x4"}
-    assert len(kl) == 3
-    for result in results:
+    assert list(kl) == ["Logit lens", "Tuned lens", "Jacobian lens"]
+    for result, own in zip(results, kl.values(), strict=True):
         at = result.data.isel(place=2)
-        own = kl[LogitLens.heading(result.data)]
         np.testing.assert_allclose(own, at.kl.values[0], rtol=1e-6)
+    two = side_by_side([LogitLens(lens=tuned(atlas, seed))(atlas, PROMPT) for seed in (0, 1)])
+    assert len({trace.name for trace in two.data if trace.xaxis == "x3"}) == 2
     for given, said in (
         ([], "no results"),
         ([results[0], results[0]], "expected results of a lens each"),
