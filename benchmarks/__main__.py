@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, logit_lens, page
+from benchmarks import imports, logit_lens, page, tuned
 
-PARTS = {"imports": imports.run, "logit_lens": logit_lens.run, "page": page.run}
+PARTS = {"imports": imports.run, "logit_lens": logit_lens.run, "page": page.run, "tuned": tuned.run}
 PACKAGES = ("torch", "transformers", "transformer-lens", "dash", "plotly")
 
 
