@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import workbench as wb
-from benchmarks.clock import interleave, peak_mib
+from benchmarks.clock import interleave
 from benchmarks.line import Line
 from benchmarks.logit_lens import booted
 from lenses import TunedLens
@@ -56,7 +56,6 @@ def tuned_step(device: torch.device, rounds: int) -> Iterator[Line]:
     for name in ours:  # sums over 128 places in float32
         torch.testing.assert_close(ours[name].grad, naive[name].grad, rtol=1e-3, atol=1e-5)
     times = interleave(sides, rounds)
-    memory = {name: peak_mib(sides[name], device) for name in ("ours", "naive")}
     seconds = {name: f"{times.median(name):.2f} s" for name in sides}
     yield Line(
         "tuned lens, gradients of a step / floor (products alone), time",
@@ -69,12 +68,6 @@ def tuned_step(device: torch.device, rounds: int) -> Iterator[Line]:
         times.ratio("ours", "naive"),
         1.0,
         f"{seconds['ours']} against {seconds['naive']}",
-    )
-    yield Line(
-        "tuned lens, gradients of a step / autograd, peak memory",
-        memory["ours"] / memory["naive"],
-        0.5,
-        f"{memory['ours']:.0f} MiB against {memory['naive']:.0f} MiB",
     )
 
 

@@ -67,8 +67,8 @@ class LogitLens(Reading):
             mlp_out.
         positions: "all", "last", indices, a slice, or a role such as "last_subject".
         divergences: whether to take KL and Jensen-Shannon; a run is a little cheaper without.
-        lens: logit, or the file of a tuned or Jacobian lens of this model (in Python the lens itself);
-            it reads resid_post alone.
+        lens: logit, or the file of a tuned or Jacobian lens of this model (in Python the lens itself,
+            on a page the name of one that it offers); it reads resid_post alone.
 
     Result axes: site, layer, place, k. Variables: top_id, top_logprob (site, layer, place, k);
     entropy, kl, js, norm, target_logprob, target_rank, foil_logprob, foil_rank

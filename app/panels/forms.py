@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dash
@@ -26,9 +27,9 @@ def form(instrument: str) -> dmc.Group:
 
 
 def field(instrument: str, setting: str) -> Any:
-    """The field of one setting, for a tab that has no form."""
+    """The field of one setting without its help, for a tab that has no form."""
     found = next(it for it in settings_of(kinds()[instrument]) if it.name == setting)
-    return _field(instrument, found, defaults(instrument)[setting])
+    return _field(instrument, replace(found, help=""), defaults(instrument)[setting])
 
 
 def layout() -> dcc.Store:
@@ -55,7 +56,7 @@ def _field(instrument: str, setting: Setting, text: str) -> Any:
     shared: dict[str, Any] = {
         "id": {"type": "setting", "instrument": instrument, "setting": setting.name},
         "label": setting.name.replace("_", " "),
-        "description": setting.help.replace("`", ""),
+        "description": setting.help.replace("`", "") or None,
         "value": text,
         "size": "xs",
         "w": 220,

@@ -57,7 +57,7 @@ def layout() -> html.Div:
                     html.Div(choice(ids.COLOUR, "Colour", _options(), FIRST), className="inline"),
                     forms.field(NAME, "lens"),
                 ],
-                align="flex-start",
+                align="flex-end",
             ),
             said(NOTE),
             html.Div(_figures(), id=FIGURES, hidden=True),
