@@ -25,7 +25,7 @@ from lenses.tuned_fit import add_gradients
 __all__ = ["run"]
 
 LAYERS, PLACES = 4, 128  # of the tuned lens
-BLOCKS, TOKENS, DIRECTIONS = 2, 32, 8  # of the Jacobian lens
+BLOCKS, WIDTH, TOKENS, DIRECTIONS = 2, 256, 32, 8  # of the Jacobian lens
 
 
 def run(device: torch.device, rounds: int) -> Iterator[Line]:
@@ -105,7 +105,7 @@ def jacobian_fit(device: torch.device, rounds: int) -> Iterator[Line]:
     """The same layers, directions and prompts as transformer-lens' own fit."""
     from transformer_lens.tools.analysis import JacobianLens
 
-    model = _random_model(device, BLOCKS + 1)
+    model = _random_model(device, BLOCKS + 1, n_embd=WIDTH, n_head=4)
     ids = torch.randint(0, 2000, (1, TOKENS), device=device)
     prompt = _prompt(ids)
     bridge = booted(model)
@@ -137,11 +137,15 @@ def jacobian_fit(device: torch.device, rounds: int) -> Iterator[Line]:
     )
 
 
-def _random_model(device: torch.device, layers: int) -> wb.TorchModel:
+def _random_model(device: torch.device, layers: int, **more: int) -> wb.TorchModel:
     """GPT-2 small's width and vocabulary, few blocks, random weights; Atlas' tokenizer is not used."""
     import transformers
 
-    hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=layers)).to(device).eval()
+    hf = (
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=layers, **more))
+        .to(device)
+        .eval()
+    )
     return wb.load(hf, wb.load().tokenizer)
 
 
