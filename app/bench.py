@@ -9,9 +9,11 @@ from typing import Any
 
 from app.instruments import configured, defaults
 from app.link import asked_of, query
+from app.offered_files import OfferedFiles
 from app.state import Asked, Run, Settings
 from workbench import PromptSet, Result, ResultError
 from workbench.figures import shorten
+from workbench.instrument import Instrument
 from workbench.jobs import Desk, Job, Request
 from workbench.jobs.plain import instrument_of
 from workbench.settings import text_of
@@ -27,9 +29,10 @@ POLL = 0.01  # seconds
 class Bench:
     """Hands the page's measurements to a desk, and finds their results."""
 
-    def __init__(self, desk: Desk) -> None:
-        """`desk` is started and stopped by whoever made it."""
+    def __init__(self, desk: Desk, files: OfferedFiles | None = None) -> None:
+        """`desk` is started and stopped by whoever made it; `files` are those of its home if None."""
         self.desk = desk
+        self.files = files or OfferedFiles(desk.home.lenses)
 
     @property
     def names(self) -> list[str]:
@@ -61,7 +64,7 @@ class Bench:
             WorkbenchError: the model, the prompt or a setting cannot be used.
         """
         prompts = self.prompts(asked)
-        chosen = [configured(name, settings.get(name, {})) for name in instruments]
+        chosen = [self._configured(name, settings) for name in instruments]
         title = shorten(" ".join(asked.text.split()), TITLE) if len(prompts) == 1 else ""
         request = Request(asked.model, prompts, chosen, title=title)
         return self._soon(self.desk.submit(request, urgent=len(prompts) == 1))
@@ -71,7 +74,7 @@ class Bench:
     ) -> int:
         """Queue a kept prompt set that nobody waits for; the job's number. Errors as `ask`."""
         prompts = self.prompts(Asked(model, "", prompts=kept))
-        chosen = [configured(name, settings.get(name, {})) for name in instruments]
+        chosen = [self._configured(name, settings) for name in instruments]
         return self.desk.submit(Request(model, prompts, chosen, title=title))
 
     def retry(self, number: int) -> Job:
@@ -109,7 +112,8 @@ class Bench:
             name = plain["name"]
             texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
             usual = defaults(name)
-            found[name] = {k: text for k, text in texts.items() if text != usual[k]}
+            named = self.files.closed(name, texts)
+            found[name] = {k: text for k, text in named.items() if text != usual[k]}
         return {name: own for name, own in found.items() if own}
 
     def joined(self, before: Run, job: Job, settings: Settings) -> Run:
@@ -142,6 +146,9 @@ class Bench:
         """The components that any result of a run speaks of. Errors are those of `result`."""
         data = [result.data for result in self.results(run).values()]
         return {str(site) for one in data if "site" in one.dims for site in one["site"].values}
+
+    def _configured(self, name: str, settings: Settings) -> Instrument:
+        return configured(name, self.files.opened(name, settings.get(name, {})))
 
     def _at(self, run: Run, name: int | str) -> Run:
         """The run with what its results say of the model and of the prompt called `name`."""

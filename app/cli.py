@@ -1,4 +1,4 @@
-"""The command line: `workbench run`, `compare`, `report`, `app`, `jobs`, `doctor`."""
+"""The command line: `workbench run`, `compare`, `report`, `fit`, `app`, `jobs`, `doctor`."""
 
 from __future__ import annotations
 
@@ -215,12 +215,58 @@ def report(
 
 @cli.command()
 @one_line_errors
+def fit(
+    kind: Annotated[str, typer.Argument(help="tuned_lens or jacobian_lens.")],
+    out: Annotated[Path, typer.Option(help="File to make, .safetensors.")],
+    text: Annotated[Path | None, typer.Option(help="Text file, cut into pieces.")] = None,
+    prompts: options.PromptFile = None,
+    model: options.Model = "atlas",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from a stopped fit.")] = False,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    engine: options.Engine = "torch",
+    adapter: options.Adapter = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What was made as JSON.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the cost and stop.")] = False,
+) -> None:
+    """Fit a lens of a model on a text or on prompts; stopped, it goes on with --resume."""
+    from app.fit_command import Asked, configured, print_cost, run_fit
+
+    asked = Asked(configured(kind, settings or []), text, prompts, as_json)
+    load = functools.partial(
+        _load,
+        model,
+        dtype=dtype,
+        device=device,
+        engine=engine,
+        adapter=adapter,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if plan:
+        print_cost(asked, load)
+    elif not run_fit(asked, load, out, resume=resume):
+        raise typer.Exit(1)
+
+
+@cli.command()
+@one_line_errors
 def app(
     model: Annotated[
         list[str] | None, typer.Option(help="A model to offer; may be given again.")
     ] = None,
     model_root: Annotated[
         Path | None, typer.Option(help="Offer the model folders in this folder.")
+    ] = None,
+    lens_root: Annotated[
+        Path | None,
+        typer.Option(help="Offer the fitted lenses in this folder; HOME/lenses if not given."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8050,
@@ -242,6 +288,7 @@ def app(
     launch(
         models=offered(model or [], model_root, dtype=dtype, trust_remote_code=trust_remote_code),
         home=home,
+        lenses=lens_root,
         devices=device or [],
         host=host,
         port=port,

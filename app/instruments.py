@@ -42,8 +42,15 @@ def configured(name: str, settings: Mapping[str, str]) -> Instrument:
     Raises:
         SettingError: there is no such instrument or setting, or it refuses a value.
     """
-    chosen = {**PRESETS.get(name, {}), **settings}
+    chosen = {**_preset(name, settings), **settings}
     return configure(name, [f"{setting}={text}" for setting, text in chosen.items()])
+
+
+def _preset(name: str, settings: Mapping[str, str]) -> Mapping[str, str]:
+    """The page's defaults; a file that an instrument reads with may not go with all of them."""
+    preset, usual = PRESETS.get(name, {}), defaults(name)
+    given = [it for it in kinds()[name].files if settings.get(it, usual[it]) != usual[it]]
+    return {k: v for k, v in preset.items() if k != "sites"} if given else preset
 
 
 def together(off: Collection[str]) -> list[str]:

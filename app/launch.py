@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from workbench.atlas import MODELS
-from workbench.errors import ModelError
+from workbench.errors import ModelError, SettingError
 from workbench.jobs import Desk, ModelSpec, default_home
 
 __all__ = ["launch", "offered"]
@@ -24,12 +24,13 @@ def launch(
     *,
     models: Mapping[str, ModelSpec],
     home: Path | None,
+    lenses: Path | None,
     devices: Sequence[str],
     host: str,
     port: int,
     browser: bool,
 ) -> None:
-    """Serve the app until interrupted.
+    """Serve the app until interrupted, with the fitted lenses of the folder `lenses` on offer.
 
     Another host than this machine's own gets a token, which is part of the printed address.
     """
@@ -39,9 +40,11 @@ def launch(
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
     ready = functools.partial(_announce, browser=browser)
     first = next(iter(models))
+    if lenses is not None and not lenses.is_dir():
+        raise SettingError(f"--lens-root {lenses} is no folder")
     with Desk(home or default_home(), models, devices=devices or None, preload=first) as desk:
         try:
-            serve(create_app(desk), host, port, token, ready=ready)
+            serve(create_app(desk, lenses=lenses), host, port, token, ready=ready)
         except KeyboardInterrupt:
             typer.echo("stopped", err=True)
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from app.interrupts import stopping
+from app.progress_line import ProgressLine
 from workbench.errors import SettingError
 from workbench.settings import configure
 
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "configured", "print_cost", "run_report"]
 
 RESUME = "run the same command again to go on"
-SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +84,9 @@ def run_report(
     part, bundle = _part(shard), _bundle(plotlyjs)
     source = survey(asked.prompts, skip_bad=asked.skip_bad)
     model = load()
-    with _stopping() as stop:
+    with stopping(
+        "stopping when this shard is done", f"the finished shards are kept: {RESUME}"
+    ) as stop:
         summary = report(
             model,
             source,
@@ -99,7 +96,7 @@ def run_report(
             shard_size=asked.shard_size,
             batch_size=asked.batch_size,
             plotlyjs=bundle,
-            progress=_ProgressLine(),
+            progress=ProgressLine(_words),
             stop=stop,
         )
     typer.echo(_as_json(summary) if asked.as_json else _as_text(summary))
@@ -118,43 +115,6 @@ def _bundle(plotlyjs: str) -> PlotlyJS:
     if plotlyjs not in ("inline", "directory"):
         raise SettingError(f"plotlyjs {plotlyjs!r}: expected inline or directory")
     return cast("PlotlyJS", plotlyjs)
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that the first interrupt sets; the second one stops at once."""
-    stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def first(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop.set()
-        typer.echo("\nstopping when this shard is done; again to stop at once", err=True)
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield stop
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; the finished shards are kept: {RESUME}", err=True)
-        raise typer.Exit(1) from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _ProgressLine:
-    """Progress on stderr: one line that changes on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
-
-    def __call__(self, headway: Headway) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if headway.done == headway.total else ""
-            sys.stderr.write(f"\r{_words(headway):<50}{end}")
-            sys.stderr.flush()
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + SECONDS_BETWEEN_LINES
-            typer.echo(_words(headway), err=True)
 
 
 def _words(headway: Headway) -> str:

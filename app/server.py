@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from app.bench import Bench
+from app.offered_files import OfferedFiles
 from app.pages import inspector, jobs, sets
 from app.security import LOOPBACK, admit_others, guard
 from app.state import Asked
@@ -26,7 +28,9 @@ class PortError(OSError):
     """The port or the address cannot be listened on. One line that says what to do."""
 
 
-def create_app(desk: Desk, *, text: str = TEXT, target: str = TARGET) -> Flask:
+def create_app(
+    desk: Desk, *, text: str = TEXT, target: str = TARGET, lenses: Path | None = None
+) -> Flask:
     """The app over the models of a desk.
 
     It answers this machine only, under its own names, until `serve` or `listen` is given another
@@ -37,10 +41,12 @@ def create_app(desk: Desk, *, text: str = TEXT, target: str = TARGET) -> Flask:
             page is opened without a link.
         text: the prompt that the page opens with.
         target: the token followed in it, with its leading space.
+        lenses: the folder whose fitted lenses the page offers by name; "lenses" in the desk's home
+            where None.
     """
     server = Flask("workbench", static_folder=None)
     guard(server)
-    bench = Bench(desk)
+    bench = Bench(desk, None if lenses is None else OfferedFiles(lenses))
     jobs.mount(server, bench)
     sets.mount(server, bench)
     inspector.mount(server, bench, Asked(bench.names[0], text, target))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import attribution, backward_lens, imports, logit_lens, page
+from benchmarks import attribution, backward_lens, imports, logit_lens, page, tuned
 
 PARTS = {
     "attribution": attribution.run,
@@ -21,6 +21,7 @@ PARTS = {
     "imports": imports.run,
     "logit_lens": logit_lens.run,
     "page": page.run,
+    "tuned": tuned.run,
 }
 PACKAGES = ("torch", "transformers", "transformer-lens", "dash", "plotly")
 

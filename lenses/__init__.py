@@ -2,20 +2,35 @@
 
 from lenses.attribution import DirectAttribution
 from lenses.backward import BackwardLens
+from lenses.corpus import Corpus
 from lenses.edit import EditEffect
 from lenses.edit_cases import counterfactuals
 from lenses.editing import GradientStep, ImprintShift, WeightEdit
+from lenses.jacobian import JacobianLens
+from lenses.jacobian_fit import JacobianFit
 from lenses.logit import LogitLens
 from lenses.neurons import NeuronView
+from lenses.side_by_side import side_by_side
+from lenses.translator import Translator, load_lens
+from lenses.tuned import TunedLens
+from lenses.tuned_fit import TunedFit
 
 __all__ = [
     "BackwardLens",
+    "Corpus",
     "DirectAttribution",
     "EditEffect",
     "GradientStep",
     "ImprintShift",
+    "JacobianFit",
+    "JacobianLens",
     "LogitLens",
     "NeuronView",
+    "Translator",
+    "TunedFit",
+    "TunedLens",
     "WeightEdit",
     "counterfactuals",
+    "load_lens",
+    "side_by_side",
 ]

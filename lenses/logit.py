@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from lenses.reading import LOGIT, checked_lens, heading, said_of, translator_of
+from lenses.translator import Translator
 from lenses.vocabulary import Statistics, statistics
 from workbench.errors import ModelError, SettingError
 from workbench.instrument import Citation, Measured, Named, Reading
@@ -55,12 +58,17 @@ class LogitLens(Reading):
 
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
+    With `lens` a tuned or a Jacobian lens (`TunedLens`, `JacobianLens`) translates each state before
+    the readout, and all numbers but `norm`, which stays the state's own, are of the translated ones.
+
     Attributes:
         top_k: how many top tokens, at most the vocabulary.
         sites: of resid_post (with the embedding as layer 0), resid_pre, resid_mid, attn_out,
             mlp_out.
         positions: "all", "last", indices, a slice, or a role such as "last_subject".
         divergences: whether to take KL and Jensen-Shannon; a run is a little cheaper without.
+        lens: logit, or the file of a tuned or Jacobian lens of this model (in Python the lens itself,
+            on a page the name of one that it offers); it reads resid_post alone.
 
     Result axes: site, layer, place, k. Variables: top_id, top_logprob (site, layer, place, k);
     entropy, kl, js, norm, target_logprob, target_rank, foil_logprob, foil_rank
@@ -76,6 +84,7 @@ class LogitLens(Reading):
     sites: Sequence[str] = ("resid_post",)
     positions: Positions = "all"
     divergences: bool = True
+    lens: str | Translator = LOGIT
 
     name: ClassVar[str] = "logit_lens"
     title: ClassVar[str] = "Logit lens"
@@ -89,6 +98,7 @@ class LogitLens(Reading):
         "  note   = {LessWrong}\n"
         "}",
     )
+    files: ClassVar[tuple[str, ...]] = ("lens",)
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = RANGES
 
     def __post_init__(self) -> None:
@@ -108,8 +118,24 @@ class LogitLens(Reading):
                 f"logit_lens: top_k is {self.top_k!r}: expected a whole number, at least 1"
             )
 
+        object.__setattr__(self, "lens", checked_lens(self.lens))
+        said = said_of(self.lens)
+        if said is not None and set(self.sites) != {Translator.site}:
+            raise SettingError(
+                f"logit_lens: {said.title} was fitted on {Translator.site}: it cannot read sites "
+                f"{', '.join(s for s in self.sites if s != Translator.site)}; set "
+                f"sites={Translator.site}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain data; a fitted lens as its kind, file and hash."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {"lens": str(said_of(self.lens) or LOGIT)}
+
     def prepare(self, model: Model) -> None:
-        """Refuse a top_k larger than the vocabulary."""
+        """Refuse a top_k larger than the vocabulary, and a lens of another model."""
+        if (lens := translator_of(self.lens)) is not None:
+            lens.require(model)
         if self.top_k > model.vocab_size:
             raise SettingError(
                 f"logit_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
@@ -136,7 +162,7 @@ class LogitLens(Reading):
             role: captures.batch.targets(role)[captures.places.row] for role in ("target", "foil")
         }
         found = statistics(
-            [captures[site] for site in sites],
+            [self._translated(site, captures[site]) for site in sites],
             captures[last],
             captures.readout,
             k=self.top_k,
@@ -150,6 +176,23 @@ class LogitLens(Reading):
         for index, name in enumerate(self.sites):
             settled[index] = -1 if name in CONTRIBUTIONS else settled[index]
         return _named(found, norms, settled, targets, grid)
+
+    def _translated(self, site: Site, states: Tensor) -> Tensor:
+        """The states as the lens has them; those after the last block themselves."""
+        lens = translator_of(self.lens)
+        return states if lens is None else lens(site.layer, states)
+
+    @classmethod
+    def heading(cls, data: xr.Dataset) -> str:
+        """The title, or that of the fitted lens that the result was read with."""
+        return heading(data) or cls.title
+
+    @classmethod
+    def source(cls, settings: Mapping[str, Any]) -> Citation:
+        """The source of the lens that was used."""
+        said = said_of(str(settings.get("lens", LOGIT)))
+        kinds = {kind.name: kind.citation for kind in Translator.__subclasses__()}
+        return cls.citation if said is None else kinds[said.kind]
 
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import math
 
 import xarray as xr
 
+from lenses.reading import heading
 from workbench.figures.generic import at_place
 from workbench.figures.reading import chosen, words
 from workbench.figures.tokens import visible
@@ -30,7 +31,7 @@ def facts(
     """
     place = at_place(data, prompt, position, site)
     cell = place.sel(layer=chosen("layer", layer, place["layer"].values))
-    return [*_followed(cell), *_along(cell), *_spread(cell), *_size(cell)]
+    return [*_followed(cell), *_along(cell), *_spread(cell), *_size(cell), *_lens(data)]
 
 
 def _followed(cell: xr.Dataset) -> Facts:
@@ -70,3 +71,8 @@ def _spread(cell: xr.Dataset) -> Facts:
 
 def _size(cell: xr.Dataset) -> Facts:
     return [] if math.isnan(cell["norm"]) else [("norm", f"{cell['norm'].item():.2f}")]
+
+
+def _lens(data: xr.Dataset) -> Facts:
+    lens = heading(data)
+    return [] if lens is None else [("read with", lens)]

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from xarray import ufuncs
 
+from lenses.reading import heading
 from workbench.errors import ResultError
 from workbench.figures import (
     Cells,
@@ -121,6 +122,8 @@ def figure(
     )
     look = themed(theme)
     drawn = layer_grid(shown, COLOURS[colour].scale(values), look)
+    if (lens := heading(data)) is not None:
+        drawn.layout.yaxis.title.text = markup(f"layer, read with {lens}")
     if selected is not None:
         drawn.add_shape(_box(shown.values, selected, look))
     return drawn

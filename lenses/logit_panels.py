@@ -12,7 +12,7 @@ from workbench.figures.panels import Heat, Line, Lines, Panel, Words
 from workbench.figures.quantity import exp
 from workbench.figures.reading import reading, words
 
-__all__ = ["panels"]
+__all__ = ["best_tokens", "panels"]
 
 TOKENS = 3
 
@@ -34,7 +34,7 @@ def panels(
     known = data["site"].values.tolist()
     site = site if site in known else known[0]
     place = at_place(data, prompt, position, site)
-    found: list[Panel] = [_overview(reading(data, prompt, site)), _best(place), _odds(place)]
+    found: list[Panel] = [_overview(reading(data, prompt, site)), best_tokens(place), _odds(place)]
     return [*found, _spread(place)] if site in STATES else found
 
 
@@ -44,7 +44,8 @@ def _overview(one: xr.Dataset) -> Heat:
     return Heat("positions", "p(top-1) by position", values, colour.scale(values))
 
 
-def _best(place: xr.Dataset) -> Words:
+def best_tokens(place: xr.Dataset) -> Words:
+    """The best tokens of each layer at one place (see `at_place`), coloured by probability."""
     best = place.isel(k=slice(TOKENS))
     chances = exp(best["top_logprob"]).transpose("layer", "k")
     ids = best["top_id"].transpose("layer", "k")

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from lenses.reading import LOGIT
 from workbench.figures import visible
 from workbench.report.charts import layer_counts, layer_lines
 from workbench.report.intervals import ANY
@@ -46,13 +47,25 @@ def section(rows: pl.LazyFrame, ranges: Mapping[str, tuple[float, float]]) -> Se
             headlines=list(_headlines(found)),
             plots=[*_plots(found), _settling(found)],
             listings=[_latest(found), _turned(found)],
-            remarks=["No prompt has a target, so nothing is said of one."],
+            remarks=[*_lens(rows), "No prompt has a target, so nothing is said of one."],
         )
     return Section(
         headlines=[*_target_headlines(found), *_headlines(found)],
         plots=[*_target_plots(found), *_plots(found), _settling(found)],
         listings=[_least_likely(found), _latest(found), _turned(found)],
+        remarks=list(_lens(rows)),
     )
+
+
+def _lens(rows: pl.LazyFrame) -> Iterator[str]:
+    """What the states were read with, where it is not the logit lens."""
+    if "lens" in rows.collect_schema():
+        for lens in rows.select(pl.col("lens").unique().sort()).collect()["lens"]:
+            if lens != LOGIT:
+                yield (
+                    f"Read with {lens}: each state is translated before the readout, so that KL and ranks "
+                    "are those of the translated states, and not of the logit lens."
+                )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from lenses.reading import LOGIT, heading
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -54,6 +56,7 @@ class _Columns:
     top_id: npt.NDArray[Any]
     top_logprob: npt.NDArray[Any]
     texts: Mapping[int, str]
+    lens: str
 
     @classmethod
     def of(cls, data: xr.Dataset) -> _Columns:
@@ -67,6 +70,7 @@ class _Columns:
             top_id=data.top_id.values,
             top_logprob=data.top_logprob.values,
             texts=dict(texts),
+            lens=heading(data) or LOGIT,
         )
 
     def row(self, cell: tuple[int, int, int], site: str, layer: int) -> dict[str, Any]:
@@ -86,6 +90,7 @@ class _Columns:
             "top_logprob": logprobs[0],
             **{name: self._number(name, cell) for name in AFTER_TOP},
             "settling_layer": settled if settled >= 0 else None,
+            "lens": self.lens,
         }
 
     def _number(self, name: str, cell: tuple[int, int, int]) -> float | int | None:

@@ -41,6 +41,21 @@ def test_attribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(heads) >= 3
 
 
+def test_lenses_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves files
+    runpy.run_path(str(EXAMPLES / "tuned_lens.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    tuned = printed.partition("<Jacobian lens")[0]
+    found = re.findall(r"layer \d: logit lens +([\d.]+), this one +([\d.]+)", tuned)
+    assert len(found) == 6
+    assert all(float(after) < float(before) for before, after in found)
+    ranks = re.findall(r"rank of ' Paris' by layer: \[.* (\d+)\]", printed)
+    assert ranks == ["1", "1", "1"]  # every lens leaves the last layer alone
+    assert "Plotly" in (tmp_path / "lenses.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook client's own libraries
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path: Path) -> None:

@@ -55,14 +55,22 @@ def test_public_names() -> None:
 
     assert lenses.__all__ == [
         "BackwardLens",
+        "Corpus",
         "DirectAttribution",
         "EditEffect",
         "GradientStep",
         "ImprintShift",
+        "JacobianFit",
+        "JacobianLens",
         "LogitLens",
         "NeuronView",
+        "Translator",
+        "TunedFit",
+        "TunedLens",
         "WeightEdit",
         "counterfactuals",
+        "load_lens",
+        "side_by_side",
     ]
     relied_on = {
         "load",

@@ -90,6 +90,7 @@ class Instrument(ABC):
         citation: the method's source.
         long_targets: whether it takes targets of several tokens.
         needs_weights: whether it reads the model's weights, which a store of activations lacks.
+        files: settings that name a file; a page takes for them the names that it offers, no path.
         costly: whether the app measures it from its own tab alone, and not with every prompt.
         ranges: the least and the largest that a variable can be, by its name, where it has such
             ends: a report's intervals are cut there.
@@ -100,6 +101,7 @@ class Instrument(ABC):
     citation: ClassVar[Citation]
     long_targets: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
@@ -112,6 +114,16 @@ class Instrument(ABC):
     def settings(self) -> dict[str, Any]:
         """The settings as plain data."""
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def source(cls, settings: Mapping[str, Any]) -> Citation:
+        """The source of what was done with these settings; by default the method's one."""
+        return cls.citation
+
+    @classmethod
+    def heading(cls, data: xr.Dataset) -> str:
+        """What figures of several results call this one; by default the title."""
+        return cls.title
 
     def prepare(self, model: Model) -> None:  # noqa: B027 - most instruments have nothing to refuse
         """Refuse, by name, a model or a setting that cannot be measured rightly."""

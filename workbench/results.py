@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["Result", "called", "plot_layers"]
+    from workbench.figures.panels import Panel
+
+__all__ = ["Result", "called", "plot_layers", "require_one_model"]
 
 
 def _write_netcdf(result: Result, path: Path) -> None:
@@ -90,8 +92,8 @@ class Result(Shown):
 
     def cite(self) -> str:
         """A sentence for a methods section, with the settings used, and the method's BibTeX."""
-        citation = find(self.instrument).citation
         made_of = self.provenance
+        citation = find(self.instrument).source(made_of["settings"])
         settings = ", ".join(f"{k}={v!r}" for k, v in made_of["settings"].items())
         version = made_of["versions"]["mechanistic-interpretability-workbench"]
         sentence = citation.sentence.format(settings=settings, model=called(made_of["model"]))
@@ -119,19 +121,32 @@ def plot_layers(
         theme: "light" or "dark".
 
     Raises:
-        ResultError: a result has no such prompt or position, or they are of different models.
+        ResultError: a result has no such prompt or position, they are of different models, or two are
+            of one instrument with nothing in their titles to tell them apart.
     """
     from workbench.figures import layer_panels, themed
 
+    require_one_model(results)
+    groups: dict[str, Sequence[Panel]] = {}
+    for result in results:
+        kind = find(result.instrument)
+        title = kind.heading(result.data)
+        if title in groups:
+            raise ResultError(f"two results are called {title!r}: draw them in a figure each")
+        groups[title] = kind.panels(result.data, prompt=prompt, position=position, site=site)
+    return layer_panels(groups, themed(theme), layer=layer, position=position)
+
+
+def require_one_model(results: Sequence[Result]) -> None:
+    """Refuse results of different models.
+
+    Raises:
+        ResultError: they are.
+    """
     weights = {_identity(result.provenance["model"]) for result in results}
     if len(weights) > 1:
         names = ", ".join(f"{name} ({digits})" for name, digits in sorted(weights))
         raise ResultError(f"results of different models share no layer axis: {names}")
-    groups = {}
-    for result in results:
-        kind = find(result.instrument)
-        groups[kind.title] = kind.panels(result.data, prompt=prompt, position=position, site=site)
-    return layer_panels(groups, themed(theme), layer=layer, position=position)
 
 
 def called(model: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from workbench.errors import SettingError
 from workbench.instrument import Instrument, find
 
-__all__ = ["Setting", "configure", "required", "settings_of", "text_of"]
+__all__ = ["Setting", "assigned", "configure", "required", "settings_of", "text_of"]
 
+Made = TypeVar("Made")
 SLICE = re.compile(r"-?\d*:-?\d*(:-?\d*)?")
 WORDS = {"true": True, "false": False, "none": None}
 
@@ -35,13 +36,13 @@ class Setting:
     choices: tuple[str, ...]
 
 
-def settings_of(kind: type[Instrument]) -> list[Setting]:
-    """The settings of an instrument: the fields of its dataclass."""
+def settings_of(kind: type[Any]) -> list[Setting]:
+    """The settings of an instrument, or of what else is set so: the fields of its dataclass."""
     types = get_type_hints(kind)
     said = _attributes(kind.__doc__ or "")
     return [
         Setting(f.name, text_of(_default(f)), said.get(f.name, ""), _choices(types[f.name]))
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
+        for f in dataclasses.fields(kind)
     ]
 
 
@@ -81,7 +82,15 @@ def configure(name: str, assignments: Sequence[str]) -> Instrument:
     Raises:
         SettingError: an unknown instrument or setting, or a value that it refuses.
     """
-    kind = find(name)
+    return assigned(find(name), name, assignments)
+
+
+def assigned(kind: type[Made], name: str, assignments: Sequence[str]) -> Made:
+    """A dataclass of settings, called `name` in errors, with settings given as "name=value".
+
+    Raises:
+        SettingError: an unknown setting, or a value that it refuses.
+    """
     settings = {setting.name: setting for setting in settings_of(kind)}
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -102,9 +111,9 @@ def configure(name: str, assignments: Sequence[str]) -> Instrument:
         raise SettingError(f"{name}: {error}") from None
 
 
-def required(kind: type[Instrument]) -> list[str]:
+def required(kind: type[Any]) -> list[str]:
     """The settings of an instrument that have no default."""
-    return [f.name for f in dataclasses.fields(kind) if _needed(f)]  # type: ignore[arg-type]
+    return [f.name for f in dataclasses.fields(kind) if _needed(f)]
 
 
 def _needed(field: dataclasses.Field[Any]) -> bool:

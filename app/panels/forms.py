@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dash
@@ -13,7 +14,7 @@ from app.instruments import defaults, kinds
 from app.parts import in_browser
 from workbench.settings import Setting, settings_of
 
-__all__ = ["form", "layout", "register"]
+__all__ = ["field", "form", "layout", "register"]
 
 DEFAULTS = "settings-defaults"  # data: {instrument: {setting: text}}
 
@@ -23,6 +24,12 @@ def form(instrument: str) -> dmc.Group:
     texts = defaults(instrument)
     fields = [_field(instrument, it, texts[it.name]) for it in settings_of(kinds()[instrument])]
     return dmc.Group(fields, align="flex-start", gap="sm", className="settings")
+
+
+def field(instrument: str, setting: str) -> Any:
+    """The field of one setting without its help, for a tab that has no form."""
+    found = next(it for it in settings_of(kinds()[instrument]) if it.name == setting)
+    return _field(instrument, replace(found, help=""), defaults(instrument)[setting])
 
 
 def layout() -> dcc.Store:
@@ -49,7 +56,7 @@ def _field(instrument: str, setting: Setting, text: str) -> Any:
     shared: dict[str, Any] = {
         "id": {"type": "setting", "instrument": instrument, "setting": setting.name},
         "label": setting.name.replace("_", " "),
-        "description": setting.help.replace("`", ""),
+        "description": setting.help.replace("`", "") or None,
         "value": text,
         "size": "xs",
         "w": 220,

@@ -77,4 +77,6 @@ def _group(name: str, bench: Bench, run: Run, at: Selection, off: Collection[str
         logging.getLogger(__name__).exception("the panels of %s failed", name)
         line = f"unexpected {type(error).__name__}; the terminal has the details"
         return Group(name, kind.title, note=line)
-    return Group(name, kind.title, panels, "" if panels else "has nothing along the layers")
+    return Group(
+        name, kind.heading(result.data), panels, "" if panels else "has nothing along the layers"
+    )

@@ -15,7 +15,7 @@ from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
-from app.panels import front, generic, lens_table
+from app.panels import forms, front, generic, lens_table
 from app.panels.groups import not_measured
 from app.panels.said import said
 from app.panels.selection import selects
@@ -52,7 +52,13 @@ def layout() -> html.Div:
     """Controls, strip, grid and table, or a line that says why there are none."""
     return html.Div(
         [
-            html.Div(choice(ids.COLOUR, "Colour", _options(), FIRST), className="inline"),
+            dmc.Group(
+                [
+                    html.Div(choice(ids.COLOUR, "Colour", _options(), FIRST), className="inline"),
+                    forms.field(NAME, "lens"),
+                ],
+                align="flex-end",
+            ),
             said(NOTE),
             html.Div(_figures(), id=FIGURES, hidden=True),
             dcc.Store(id=ids.SHOWN),

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import report_command
 from app.cli import cli
+from app.progress_line import ProgressLine
 
 LINES = [{"text": f"The capital of France is {n}", "id": f"p{n}"} for n in range(6)]
 
@@ -121,7 +121,7 @@ def interrupt_at_each_call(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         if len(calls) <= most:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(report_command._ProgressLine, "__call__", interrupted)
+    monkeypatch.setattr(ProgressLine, "__call__", interrupted)
 
 
 def test_the_cost_is_said_beforehand(prompts: Path, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ class Home:
         return self.root / "results"
 
     @property
+    def lenses(self) -> Path:
+        """The folder whose fitted lenses a page offers, where it has no other; it may be missing."""
+        return self.root / "lenses"
+
+    @property
     def logs(self) -> Path:
         """The folder of the workers' logs."""
         return self.root / "logs"

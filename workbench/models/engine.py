@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -15,7 +16,7 @@ from workbench.models.captures import Captures, Read
 from workbench.models.changes import Changes
 from workbench.models.edits import Edit
 from workbench.models.forward import Start
-from workbench.models.gradients import Scalar
+from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.loaded import Loaded
 from workbench.models.positions import Positions
@@ -271,6 +272,28 @@ class Engine(Loaded, ABC):
             UnsupportedError: a map that the family lacks, or quantised weights.
         """
         raise self._cannot("factors")
+
+    def pullback(
+        self,
+        batch: Batch | Prompts,
+        target: SiteRequest,
+        sites: str | Sequence[SiteRequest],
+    ) -> AbstractContextManager[Pullback]:
+        """Vector-Jacobian products of one forward pass, as many as wanted; the weights are frozen.
+
+        In the context a function takes a cotangent of `target`, [rows, width, d] as the batch is
+        padded, and gives its product with d target / d site for each of `sites`, in their order
+        ([rows, width, d] each). The context holds the model's lock.
+
+        Args:
+            batch: padded on the right, where padding cannot touch a gradient; rows may repeat a
+                prompt, so that a call pulls back several cotangents of it.
+            target: a site above all others.
+
+        >>> with model.pullback(batch, ("resid_post", 6), "resid_post") as pull:  # doctest: +SKIP
+        ...     at_each_layer = pull(cotangent)
+        """
+        raise self._cannot("pullback")
 
     # --- single blocks, keys and values, the last step --------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from workbench.models.forward import run
 from workbench.models.hooks import Attachable, Tap, frozen
 from workbench.models.positions import Positions
 
-__all__ = ["Scalar", "gradients", "keep", "slopes"]
+__all__ = ["Pullback", "Scalar", "gradients", "keep", "pullback", "slopes"]
 
 Scalar = Callable[[Tensor, Places], Tensor]
 """(logits [N, vocabulary], their places) -> the scalar to differentiate."""
+
+Pullback = Callable[[Tensor], list[Tensor]]
+"""Cotangents of a point -> the vector-Jacobian products at other points."""
 
 
 def gradients(
@@ -67,6 +71,31 @@ def _require_plain_modules(hf: Any) -> None:
             "the model has activation checkpointing on, which runs its blocks anew in the backward pass: "
             "call model.activation_checkpointing_disable()"
         )
+
+
+@contextmanager
+def pullback(
+    hf: Any, anatomy: Anatomy, batch: Batch, target: Attachable, points: Sequence[Attachable]
+) -> Iterator[Pullback]:
+    """One forward pass, from whose `target` any number of cotangents is pulled back to `points`.
+
+    Cotangents have the target's shape [rows, width, d]; the products have each point's. The graph
+    lives as long as the context.
+    """
+    _require_plain_modules(hf)
+    kept: dict[int, Tensor] = {}
+    reached: list[Tensor] = []
+    taps = [(point, keep(kept, index)) for index, point in enumerate(points)]
+    with frozen(hf):
+        with tapped(hf, batch, [*taps, (target, reached.append)]):
+            run(hf, anatomy, batch)
+        sources = [kept[index] for index in range(len(points))]
+
+        def pull(cotangent: Tensor) -> list[Tensor]:
+            back = cotangent.to(reached[0])
+            return list(torch.autograd.grad(reached[0], sources, back, retain_graph=True))
+
+        yield pull
 
 
 def slopes(value: Tensor, kept: dict[int, Tensor]) -> list[Tensor]:

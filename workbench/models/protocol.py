@@ -15,7 +15,7 @@ from workbench.models.changes import Changes
 from workbench.models.edits import Edit
 from workbench.models.engine import Factors
 from workbench.models.forward import Start
-from workbench.models.gradients import Scalar
+from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
 from workbench.models.sites import SiteRequest
@@ -106,6 +106,9 @@ class Model(Protocol):
         positions: Positions = "all",
         at: Positions = "last",
     ) -> dict[tuple[str, int], Factors]: ...
+    def pullback(
+        self, batch: Batch | Prompts, target: SiteRequest, sites: str | Sequence[SiteRequest]
+    ) -> AbstractContextManager[Pullback]: ...
     def readout(self, resid: Tensor) -> Tensor: ...
     @property
     def weights(self) -> Weights: ...

@@ -160,6 +160,15 @@ class Tokens:
                 return tuple(full[:start]), tuple(full[start + width :])
         return (), ()
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The special tokens that a text gets before it."""
+        return self._around[0]
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """The ids of `text` without special tokens."""
+        return self._coded(text)[0]
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change with the vocabulary, the special tokens, and where they go."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from workbench.models.engine import Engine, Factors, Part
 from workbench.models.families import family_of
 from workbench.models.fingerprint import hash_text
 from workbench.models.forward import Start, keys_values, readout, run, silenced
-from workbench.models.gradients import Scalar, gradients
+from workbench.models.gradients import Pullback, Scalar, gradients, pullback
 from workbench.models.hooks import Attachable, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
@@ -205,6 +205,25 @@ class TorchModel(Engine):
             delta = delta if own is None else delta[:, own.to(delta.device)]
             found[name, layer] = Factors(where.gather(inputs[i]), delta)
         return found
+
+    @override
+    @contextmanager
+    def pullback(
+        self,
+        batch: Batch | Prompts,
+        target: SiteRequest,
+        sites: str | Sequence[SiteRequest],
+    ) -> Iterator[Pullback]:
+        batch = self._batch(batch).padded_right()
+        (above,), wanted = self._sites_inside([target]), self._sites_inside(sites)
+        points = [self.anatomy.gradient_point(site) for site in wanted]
+        with (
+            self.lock,
+            pullback(
+                self.network, self.anatomy, batch, self.anatomy.gradient_point(above), points
+            ) as pull,
+        ):
+            yield pull
 
     # --- single blocks, keys and values, the last step --------------------------------------
 

@@ -88,7 +88,8 @@ def _chapter(
     instrument: Instrument, section: Section, model: str, prompts: pl.LazyFrame
 ) -> Chapter:
     settings = _settings(instrument)
-    sentence = instrument.citation.sentence.format(settings=settings, model=model)
+    source = instrument.source(instrument.settings())
+    sentence = source.sentence.format(settings=settings, model=model)
     name = instrument.name
     return Chapter(
         name=name,
@@ -101,7 +102,7 @@ def _chapter(
             [_with_texts(listing, prompts) for listing in section.listings],
             section.remarks,
         ),
-        cite=(sentence, instrument.citation.bibtex),
+        cite=(sentence, source.bibtex),
     )
 
 

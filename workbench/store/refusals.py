@@ -28,6 +28,10 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("differentiate")
 
+    def pullback(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("differentiate")
+
     @property
     def weights(self) -> NoReturn:
         """Refused: UnsupportedError."""
