@@ -1,5 +1,7 @@
 """Lenses: what a vector of the residual stream says in the vocabulary."""
 
+from lenses.attention import Attention
+from lenses.input_attribution import InputAttribution
 from lenses.logit import LogitLens
 
-__all__ = ["LogitLens"]
+__all__ = ["Attention", "InputAttribution", "LogitLens"]

@@ -103,6 +103,17 @@ class Weights:
             return None
         return module, Norm.of(module, self.map(name, layer).weight)
 
+    def sum_norm(self, layer: int) -> tuple[nn.Module, Norm] | None:
+        """The norm of the sum of the residual stream and attention's output.
+
+        None in all but BERT, whose blocks have no residual stream without it.
+        """
+        path = self._anatomy.family.sum_norm
+        if not path:
+            return None
+        module = self._anatomy.part(layer, path)
+        return module, Norm.of(module, self.map("o", layer).weight)
+
     def final_norm(self, like: Tensor) -> tuple[nn.Module, Norm]:
         """The norm before the unembedding, and what it does; `like` is a state [..., d]."""
         module = self._anatomy.final_norm
