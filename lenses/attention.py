@@ -287,7 +287,7 @@ def _there(pattern: Tensor, keys: Keys) -> Tensor:
 
 
 def _picked(name: str, value: Any) -> str | tuple[int, ...]:
-    """ "all", or ascending numbers."""
+    """Ascending numbers, or "all"."""
     if value == "all":
         return "all"
     items = [value] if isinstance(value, int) else value
@@ -299,6 +299,4 @@ def _picked(name: str, value: Any) -> str | tuple[int, ...]:
 def _require(name: str, picked: Any, known: range) -> None:
     strange = [] if picked == "all" else [item for item in picked if item not in known]
     if strange:
-        raise SettingError(
-            f"attention: {name} {strange}: expected some of {known[0]}..{known[-1]}"
-        )
+        raise SettingError(f"attention: {name} {strange}: expected some of {known[0]}..{known[-1]}")

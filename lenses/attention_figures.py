@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from lenses.attention_rows import SCORES, means
+from lenses.token_axes import coloured, heading, labels, ticks
 from workbench.errors import ResultError
-from workbench.figures import Theme, box, layer_name, markup, shorten, themed, visible
+from workbench.figures import box, layer_name, markup, themed, visible
 from workbench.figures.reading import chosen, words
-from workbench.figures.scale import Scale, colour_bar
+from workbench.figures.scale import Scale
 from workbench.figures.theme import MONOSPACE
 
 __all__ = ["TITLES", "best_head", "figure", "of_prompt", "overview", "pattern", "scale_of"]
@@ -27,11 +28,9 @@ TITLES = {
     "entropy": "entropy",
     "distance": "mean distance",
 }
-MOST_TICKS = 36
-LETTERS = 10
 SIDE = 420  # pixels of a pattern
 MARGIN = {"l": 92, "r": 96, "t": 118, "b": 46}
-GAP = 190  # pixels between the two
+GAP = 230  # pixels between the two
 
 
 def figure(
@@ -55,7 +54,7 @@ def figure(
     if "pattern" not in one:
         return left
     right = pattern(data, theme=theme, prompt=prompt, selected=selected, score=score, head=head)
-    return _side_by_side(left, right, themed(theme))
+    return _side_by_side(left, right)
 
 
 def of_prompt(data: xr.Dataset, prompt: str | int | None) -> xr.Dataset:
@@ -116,7 +115,7 @@ def overview(
         y=list(range(len(layers))),
         xgap=1,
         ygap=1,
-        **_coloured(scale_of(values, chance, score), look),
+        **coloured(scale_of(values, chance, score), look),
         hovertext=[
             [
                 f"layer {layer}, head {h}<br>{score.replace('_', ' ')} {value:.3g}<br>"
@@ -134,9 +133,9 @@ def overview(
     marks = [box([heads.index(at[1])], [layers.index(at[0])], look)] if at else []
     width = min(560, max(260, 22 * len(heads)))
     layout = look.layout(
-        title=_title(TITLES[score], look),
-        xaxis=look.axis("head", side="bottom", **_ticks(heads, [str(h) for h in heads])),
-        yaxis=look.axis("layer", **_ticks(layers, [layer_name(layer) for layer in layers])),
+        annotations=[heading(TITLES[score], look)],
+        xaxis=look.axis("head", side="bottom", **ticks([str(h) for h in heads])),
+        yaxis=look.axis("layer", **ticks([layer_name(layer) for layer in layers])),
         shapes=marks,
         margin=MARGIN,
         width=width + MARGIN["l"] + MARGIN["r"],
@@ -176,21 +175,19 @@ def pattern(
         z=weights.values,
         x=list(range(len(keys))),
         y=list(range(len(queries))),
-        **_coloured(Scale("weight", "attention weight", "blue", 0.0, 1.0), look),
+        **coloured(Scale("weight", "attention weight", "blue", 0.0, 1.0), look),
         hovertext=_hover(one, weights.values, keys),
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[[f"{layer} {query}"] * len(keys) for query in queries],
     )
     at = selected is not None and selected[1] in queries
     row = [queries.index(selected[1])] if at and selected is not None else []
-    texts = [_label(i, token) for i, token in zip(queries, one["token"].values, strict=True)]
-    columns = [_label(i, token) for i, token in enumerate(keys)]
-    below = _ticks(keys, columns) | {"tickangle": -60, "side": "top"}
-    across = look.axis("key", **below, tickfont={"family": MONOSPACE, "size": 11})
-    down = look.axis("query", **_ticks(queries, texts), tickfont={"family": MONOSPACE, "size": 11})
-    down |= {"autorange": False, "range": [len(queries) - 0.5, -0.5]}
+    font = {"family": MONOSPACE, "size": 11}
+    above = ticks(labels(range(len(keys)), keys)) | {"tickangle": -60, "side": "top"}
+    across = look.axis(f"layer {layer}, head {head}: key", **above, tickfont=font)
+    down = look.axis("query", **ticks(labels(queries, one["token"].values.tolist())), tickfont=font)
+    down |= {"range": [len(queries) - 0.5, -0.5]}
     layout = look.layout(
-        title=_title(f"layer {layer}, head {head}", look),
         xaxis=across,
         yaxis=down,
         shapes=[box([0, len(keys) - 1], row, look, width=1.5)] if row else [],
@@ -218,34 +215,6 @@ def _marked(
     return best[0] if layer is None else layer, chosen("head", head, one["head"].values)
 
 
-def _title(text: str, look: Theme) -> dict[str, Any]:
-    font = {"size": 13, "color": look.ink}
-    return {"text": markup(text), "font": font, "x": 0.02, "xanchor": "left", "y": 0.985}
-
-
-def _coloured(scale: Scale, look: Theme) -> dict[str, Any]:
-    return {
-        "zmin": scale.low,
-        "zmax": scale.high,
-        "colorscale": scale.colours(look),
-        "colorbar": colour_bar(scale, look),
-    }
-
-
-def _ticks(values: Sequence[Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Labels at whole numbers: equal tokens stay columns of their own. Every n-th where many."""
-    step = -(-len(values) // MOST_TICKS)
-    return {
-        "tickvals": list(range(0, len(values), step)),
-        "ticktext": list(texts[::step]),
-        "range": [-0.5, len(values) - 0.5],
-    }
-
-
-def _label(position: int, token: object) -> str:
-    return f"{markup(shorten(visible(str(token)), LETTERS))} {position}"
-
-
 def _hover(one: xr.Dataset, weights: Any, keys: Sequence[str]) -> list[list[str]]:
     shown = [f"{i} {markup(visible(key))}" for i, key in enumerate(keys)]
     places = zip(one["position"].values.tolist(), one["token"].values, strict=True)
@@ -256,7 +225,7 @@ def _hover(one: xr.Dataset, weights: Any, keys: Sequence[str]) -> list[list[str]
     ]
 
 
-def _side_by_side(left: go.Figure, right: go.Figure, look: Theme) -> go.Figure:
+def _side_by_side(left: go.Figure, right: go.Figure) -> go.Figure:
     """Two heat maps in one figure, each with its axes, title and colour bar."""
     one = left.layout.width - MARGIN["l"] - MARGIN["r"]
     total = one + GAP + SIDE + MARGIN["r"]
@@ -272,20 +241,6 @@ def _side_by_side(left: go.Figure, right: go.Figure, look: Theme) -> go.Figure:
         xaxis2=right_layout["xaxis"] | {"domain": [start, 1], "anchor": "y2"},
         yaxis2=right_layout["yaxis"] | {"anchor": "x2"},
         shapes=[*left.layout.shapes, *shapes],
-        annotations=[
-            {
-                "text": right_layout["title"]["text"],
-                "font": right_layout["title"]["font"],
-                "x": start,
-                "y": 1,
-                "xref": "paper",
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "yshift": 88,
-                "showarrow": False,
-            }
-        ],
         width=total + MARGIN["l"],
     )
     return found

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from lenses.attention_figures import of_prompt, scale_of
+from lenses.attention_figures import of_prompt
 from lenses.attention_rows import SCORES, means
 from workbench.figures.generic import at_place
 from workbench.figures.panels import Heat, Line, Lines, Panel
+from workbench.figures.scale import Scale
 
 __all__ = ["facts", "panels"]
 
@@ -18,14 +19,19 @@ SHOWN = ("induction", "previous", "sink")
 
 
 def panels(data: xr.Dataset, *, prompt: str | int | None = None) -> Sequence[Panel]:
-    """Induction, previous-token and sink weight by head; the heads' mean entropy and its control."""
+    """Induction, previous-token and sink weight above chance by head; entropy and its control.
+
+    The band is from the least to the greatest head.
+    """
     found = means(of_prompt(data, prompt))
     heats = [_heat(found, name) for name in SHOWN if found[name].notnull().any()]
     if not found["entropy"].notnull().any():
         return heats
     lines = {
         "mean of heads": Line(
-            found["entropy"].mean("head"), found["entropy"].min("head"), found["entropy"].max("head")
+            found["entropy"].mean("head"),
+            found["entropy"].min("head"),
+            found["entropy"].max("head"),
         ),
         "uniform": Line(found["entropy_chance"], control=True),
     }
@@ -34,9 +40,11 @@ def panels(data: xr.Dataset, *, prompt: str | int | None = None) -> Sequence[Pan
 
 
 def _heat(found: xr.Dataset, name: str) -> Heat:
-    values = found[name].transpose("layer", "head")
-    scale = scale_of(values, found[f"{name}_chance"], name)
-    return Heat(name, f"{name} by head", values, scale)
+    """A score less that of uniform attention, so that chance has no colour."""
+    chance = found[f"{name}_chance"]
+    excess = (found[name] - chance).transpose("layer", "head")
+    end = float(abs(excess).max()) or 1.0
+    return Heat(name, name, excess, Scale("less uniform", "weight", "signed", -end, end))
 
 
 def facts(

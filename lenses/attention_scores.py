@@ -89,5 +89,3 @@ def _choosing(keys: Keys, dtype: torch.dtype) -> Tensor:
 def _spans(places: int, each: int) -> Iterator[slice]:
     step = max(1, AT_ONCE // each)
     return (slice(start, min(start + step, places)) for start in range(0, places, step))
-
-

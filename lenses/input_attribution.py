@@ -195,9 +195,7 @@ class InputAttribution(Driving):
             )
             found["integrated_gradients_residual"] = residual
         inside = batch.mask.bool()
-        return {
-            name: _at_queries(value, queries, here, inside) for name, value in found.items()
-        }
+        return {name: _at_queries(value, queries, here, inside) for name, value in found.items()}
 
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
@@ -309,11 +307,13 @@ class _Layer:
     def values(self) -> Tensor:
         """[T, heads, d_head], a group's value once for each of its heads."""
         values, heads = self._of("v"), self.captures["pattern", self.layer].shape[1]
-        return values.repeat_interleave(heads // values.shape[1], dim=1)
+        shared: Tensor = values.repeat_interleave(heads // values.shape[1], dim=1)
+        return shared
 
     @property
     def heads(self) -> Tensor:
-        return self._weights.heads(self.layer).to(self.pattern)
+        found: Tensor = self._weights.heads(self.layer).to(self.pattern)
+        return found
 
     @property
     def mixed(self) -> Mixed:
@@ -339,7 +339,7 @@ def _padded(value: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(value, (0, width - value.shape[-1]), value=torch.nan)
 
 
-def _layered(name: str, layers: Sequence[Tensor]) -> Named:
+def _layered(name: str, layers: list[Tensor]) -> Named:
     if name in BY_HEAD:
         stacked = torch.stack(layers).transpose(1, 2)
         return Named(("layer", "head", "place", "key"), stacked, UNITS[name])

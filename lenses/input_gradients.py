@@ -83,9 +83,7 @@ def gradient_x_input(followed: Followed) -> Tensor:
     return (followed.gradient(followed.states) * followed.states).sum(-1)
 
 
-def integrated_gradients(
-    followed: Followed, baseline: str, steps: int
-) -> tuple[Tensor, Tensor]:
+def integrated_gradients(followed: Followed, baseline: str, steps: int) -> tuple[Tensor, Tensor]:
     """The gradient's integral on the straight way from a baseline, by captum's Gauss-Legendre rule.
 
     Source: Sundararajan et al. 2017, arXiv 1703.01365.
@@ -124,7 +122,7 @@ def _baseline(followed: Followed, name: str) -> Tensor:
 
 
 def require_captum() -> Any:
-    """captum's attributions.
+    """Captum's attributions.
 
     Raises:
         SettingError: it is not installed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _of_method(
-    data: xr.Dataset, name: str, dims: list[str], array: Any, tokens: Any
+    data: xr.Dataset, name: str, dims: Sequence[str], array: Any, tokens: Any
 ) -> Iterator[dict[str, Any]]:
     axes = [data[dim].values.tolist() for dim in dims]
     columns = (data[c].values.tolist() for c in ("prompt", "position", "token"))

@@ -37,7 +37,8 @@ def value_norms(pattern: Tensor, values: Tensor, heads: Tensor) -> Tensor:
     """
     triangle = torch.linalg.qr(heads.transpose(1, 2), mode="r").R
     sizes = torch.einsum("jhe,hfe->jhf", values, triangle).norm(dim=-1)
-    return pattern * sizes.T
+    moved: Tensor = pattern * sizes.T
+    return moved
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,9 @@ def test_streamed_patterns_are_those_of_one_pass_and_each_block_runs_once() -> N
         block.register_forward_hook(lambda *_, i=i: runs.append(i))
         for i, block in enumerate(hooked.anatomy.blocks)
     ]
-    attention = [b.attn.register_forward_hook(lambda *_: runs.append(-1)) for b in hooked.hf.transformer.h]
+    attention = [
+        b.attn.register_forward_hook(lambda *_: runs.append(-1)) for b in hooked.hf.transformer.h
+    ]
     try:
         data = Attention(patterns=True, layers=[1, 3], heads=1)(hooked, TEXTS[0]).data
     finally:
@@ -149,7 +151,9 @@ def test_patterns_that_are_too_large_are_refused_and_scores_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lenses.attention.MOST_KEPT", 1000)
-    with pytest.raises(wb.SettingError, match="6 heads over a prompt of 8 tokens take .* set layers="):
+    with pytest.raises(
+        wb.SettingError, match="6 heads over a prompt of 8 tokens take .* set layers="
+    ):
         Attention(patterns=True)(model("gpt2"), TEXTS[0])
     kept = Attention(patterns=True, layers=1, heads=0, positions="last")(model("gpt2"), TEXTS[0])
     assert kept.data.sizes["pattern_head"] == 1

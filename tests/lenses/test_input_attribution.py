@@ -21,7 +21,10 @@ TEXTS = ["The Eiffel Tower", "Rome", "x"]
 # soft-caps; a norm of the whole; a multiplier; a norm behind alone; parallel branches; the norm of
 # the sum, no mask.
 DIFFERENT = ["gpt2", "llama", "qwen3", "gemma2", "granite", "olmo2", "gpt_neox", "mistral", "bert"]
-TIGHT = {"rtol": 0, "atol": 2e-6}  # sizes about 1; Gemma's and Llama's norms and softmax are float32
+TIGHT = {
+    "rtol": 0,
+    "atol": 2e-6,
+}  # sizes about 1; Gemma's and Llama's norms and softmax are float32
 
 
 class Naive:
@@ -33,7 +36,10 @@ class Naive:
         values, heads = found["v", layer].transpose(0, 1), hooked.weights.heads(layer)
         values = values.repeat_interleave(len(heads) // len(values), dim=0)
         self.vectors = torch.stack(
-            [a[:, :, None] * (v @ w)[None] for a, v, w in zip(self.pattern, values, heads, strict=True)]
+            [
+                a[:, :, None] * (v @ w)[None]
+                for a, v, w in zip(self.pattern, values, heads, strict=True)
+            ]
         )
         self.states = found["resid_pre", layer]
         self.after = self._after(hooked, layer)
@@ -240,4 +246,4 @@ def test_rows() -> None:
     assert [rows[-1][key] for key in ("prompt", "layer", "head", "key")] == ["q", None, None, 4]
     assert rows[1]["key_token"] == "b"
     assert not any(math.isnan(row["weight"]) for row in rows)
-    assert {name for name in BY_HEAD} >= {row["method"] for row in rows if row["head"] is not None}
+    assert set(BY_HEAD) >= {row["method"] for row in rows if row["head"] is not None}
