@@ -13,9 +13,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import imports, logit_lens, page
+from benchmarks import imports, input_attribution, logit_lens, page
 
-PARTS = {"imports": imports.run, "logit_lens": logit_lens.run, "page": page.run}
+PARTS = {
+    "imports": imports.run,
+    "logit_lens": logit_lens.run,
+    "input_attribution": input_attribution.run,
+    "page": page.run,
+}
 PACKAGES = ("torch", "transformers", "transformer-lens", "dash", "plotly")
 
 

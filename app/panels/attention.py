@@ -54,7 +54,7 @@ def layout() -> html.Div:
 
 
 def _controls() -> dmc.Group:
-    scores = [{"value": name, "label": title} for name, title in TITLES.items()]
+    scores = [{"value": name, "label": name.replace("_", " ")} for name in TITLES]
     return dmc.Group(
         [
             choice(SCORE, "Score", scores, "induction"),
