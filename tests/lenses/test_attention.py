@@ -64,6 +64,21 @@ def test_scores_are_their_definitions(family: str) -> None:
                     assert chance == pytest.approx(expected[f"{name}_chance"], abs=ATOL)
 
 
+@pytest.mark.parametrize("family", ["mixtral", "gemma3", "phi3", "qwen3_moe", "cohere", "opt"])
+def test_visible_keys_are_those_with_weight(family: str) -> None:
+    data = Attention(patterns=True)(model(family), "abcabcab").data
+    seen = (data.pattern > 0).sum("key").isel(pattern_head=0)
+    assert (seen.values == data.visible_keys.values).all()
+
+
+def test_a_few_places_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Attention()(model("mistral"), TEXTS).data
+    monkeypatch.setattr("lenses.attention_scores.AT_ONCE", 40)  # two places, then one
+    parts = Attention()(model("mistral"), TEXTS).data
+    for name in whole.data_vars:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=0, atol=1e-14)
+
+
 def test_the_top_sink_draws_most_of_all_attention() -> None:
     hooked = model("llama")
     data = Attention()(hooked, TEXTS[0]).data

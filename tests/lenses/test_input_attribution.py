@@ -123,6 +123,17 @@ def test_rows_sum_to_one_and_the_future_is_exactly_nothing(family: str) -> None:
             assert (np.triu(data[name].values, 1) == 0).all()
 
 
+@pytest.mark.parametrize("family", ["mistral", "bert"])
+def test_alti_a_few_rows_at_a_time_is_the_same(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lens = InputAttribution(methods=["alti"], positions="all")
+    whole = lens(model(family), TEXTS[0]).data.alti
+    monkeypatch.setattr("lenses.mixing.AT_ONCE", 3 * 16 * 66)
+    parts = lens(model(family), TEXTS[0]).data.alti
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert"])
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_padding_and_batches_change_nothing(family: str, padding: Any) -> None:
