@@ -20,7 +20,7 @@ from workbench.figures.theme import MONOSPACE
 __all__ = ["TITLES", "best_head", "figure", "of_prompt", "overview", "pattern", "scale_of"]
 
 TITLES = {
-    "induction": "induction: weight on what followed the same token before",
+    "induction": "weight on keys after an earlier copy",
     "previous": "weight on the previous token",
     "duplicate": "weight on earlier copies of the token",
     "sink": "weight on the first token",
@@ -131,7 +131,7 @@ def overview(
     )
     at = _marked(one, selected, score, head)
     marks = [box([heads.index(at[1])], [layers.index(at[0])], look)] if at else []
-    width = min(560, max(260, 22 * len(heads)))
+    width = min(560, max(300, 22 * len(heads)))
     layout = look.layout(
         annotations=[heading(TITLES[score], look)],
         xaxis=look.axis("head", side="bottom", **ticks([str(h) for h in heads])),

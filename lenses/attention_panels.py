@@ -61,6 +61,7 @@ def facts(
         if values.notnull().any():
             best, most = int(here["head"][int(values.argmax("head"))]), float(values.max())
             chance, unit = float(here[f"{name}_chance"]), str(values.attrs["unit"])
-            said = f"head {best}: {most:.3g} {unit} (uniform {chance:.3g})"
+            unit = "" if unit == "attention weight" else f" {unit}"
+            said = f"head {best}: {most:.3g}{unit}, uniform {chance:.3g}"
             found.append((f"most {name.replace('_', ' ')}", said))
     return found

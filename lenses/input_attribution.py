@@ -72,7 +72,8 @@ class InputAttribution(Driving):
     the model uses; hold them against the gradients or against an ablation.
 
     Attributes:
-        methods: some of the above.
+        methods: some of raw, value_norm, alti, rollout, alti_rollout, gradient_x_input,
+            integrated_gradients.
         positions: the queries: "all", "last", indices, a slice, or a role.
         steps: points of the rule of integrated gradients.
         baseline: of integrated gradients, "mean" (every token is the prompt's mean embedding) or
@@ -236,6 +237,21 @@ class InputAttribution(Driving):
         from lenses.input_figures import panels
 
         return panels(data, prompt=prompt, position=position)
+
+    @classmethod
+    def facts(
+        cls,
+        data: xr.Dataset,
+        *,
+        layer: int,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Of each method, the key that brings most to the query at `position`."""
+        from lenses.input_figures import facts
+
+        return facts(data, layer=layer, prompt=prompt, position=position)
 
     @classmethod
     def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:

@@ -17,7 +17,7 @@ from workbench.figures.reading import chosen, words
 from workbench.figures.scale import Scale
 from workbench.figures.theme import MONOSPACE
 
-__all__ = ["TITLES", "figure", "panels"]
+__all__ = ["TITLES", "facts", "figure", "panels"]
 
 TITLES = {
     "alti_rollout": "ALTI, rolled out to the input",
@@ -100,6 +100,26 @@ def panels(
             values = values.assign_coords(position=np.arange(values.sizes["position"]))
             title = f"{name.replace('_', ' ')} by key"
             found.append(Heat(name, title, values, _scale(values)))
+    return found
+
+
+def facts(
+    data: xr.Dataset, *, layer: int, prompt: str | int | None = None, position: int | None = None
+) -> list[tuple[str, str]]:
+    """Of each method, the key that brings most at this layer; gradients are of every layer."""
+    one = at_place(data, prompt, position)
+    tokens = words(one, one["key_id"])
+    found = []
+    for name in TITLES:
+        if name not in one or not bool(one[name].notnull().any()):
+            continue
+        values = _by_layer(one, name, None)
+        wanted = layer if "layer" in one[name].dims else 0
+        if wanted in values["layer"]:
+            brought = values.sel(layer=wanted)
+            key = int(brought.argmax("key"))
+            said = f"{visible(str(tokens[key]))} {key}: {float(brought[key]):.3g}"
+            found.append((f"most by {name.replace('_', ' ')}", f"{said} {brought.attrs['unit']}"))
     return found
 
 

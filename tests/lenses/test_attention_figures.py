@@ -90,7 +90,7 @@ def test_panels_show_excess_over_chance_and_entropy_beside_its_control(
     np.testing.assert_allclose(uniform, expected)
     assert layer_panels({"Attention": panels}, THEME, layer=2).data
     facts = dict(Attention.facts(attention.data, layer=2, position=9))
-    assert facts["most induction"].endswith("attention weight (uniform 0.1)")
+    assert facts["most induction"].endswith(", uniform 0.1")
     assert Attention.facts(attention.data, layer=0, position=9) == []
 
 
@@ -128,6 +128,9 @@ def test_input_attribution_is_drawn_for_the_selected_query(attribution: wb.Resul
     panels = InputAttribution.panels(attribution.data, prompt="q", position=3)
     assert [panel.name for panel in panels] == ["alti_rollout", "alti"]
     assert layer_panels({"x": panels}, THEME, layer=2, position=1).data
+    facts = dict(InputAttribution.facts(attribution.data, layer=1, prompt="q", position=0))
+    assert facts["most by alti"] == "a 0: 1 share"
+    assert InputAttribution.facts(attribution.data, layer=0) == []
     with pytest.raises(wb.ResultError, match="no method 'gradient_x_input'"):
         attribution.plot(method="gradient_x_input")
 
