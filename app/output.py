@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["print_table", "show_progress"]
 
+LOGPROBS = "top"  # the column of rows whose pairs are of a token and its log-probability
+
 
 def show_progress(progress: Progress) -> None:
     """One line on stderr, where a person looks at it."""
@@ -29,13 +31,26 @@ def print_table(result: Shown) -> None:
     """A plain table; every number is in --json and --out."""
     frame = result.to_frame().dropna(axis="columns", how="all")
     shown = frame.map(_short)
+    shown = shown.assign(**{name: frame[name].map(_chances) for name in frame if name == LOGPROBS})
     typer.echo(repr(result))
     typer.echo(shown.to_string(index=False, max_colwidth=60))
+    for remark in _remarks(result):
+        typer.echo(remark)
+
+
+def _remarks(result: Shown) -> list[str]:
+    """What a result says of how far its numbers can be trusted."""
+    return list(getattr(result, "provenance", {}).get("remarks", []))
+
+
+def _chances(pairs: list[dict[str, Any]]) -> str:
+    """The best few tokens with their probabilities."""
+    return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in pairs[:3])
 
 
 def _short(value: Any) -> Any:
     if isinstance(value, list):
-        return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in value[:3])
+        return " ".join(f"{pair['token']!r} {pair['score']:.3g}" for pair in value[:3])
     if isinstance(value, str):
         return repr(value)
     return f"{value:.3g}" if isinstance(value, float) else value

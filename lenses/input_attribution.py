@@ -19,12 +19,13 @@ from lenses.input_gradients import (
 )
 from lenses.keys import Keys
 from lenses.mixing import Mixed, alti, value_norms, with_residual
-from workbench.errors import SettingError, UnsupportedError
+from workbench.errors import SettingError, TargetError, UnsupportedError
 from workbench.instrument import Citation, Driving, Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.captures import Captures
 from workbench.models.positions import Positions, checked_positions
 from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -142,6 +143,14 @@ class InputAttribution(Driving):
             )
         if "integrated_gradients" in self.methods:
             require_captum()
+
+    def accept(self, prompt: EncodedPrompt) -> None:
+        """Refuse a prompt without a target where gradients are asked for."""
+        if prompt.target is None and {*GRADIENTS} & {*self.methods}:
+            raise TargetError(
+                f"input_attribution: prompt {prompt.text[:40]!r} has no target, and gradients are of the "
+                "target's logit: give one, or leave gradient_x_input and integrated_gradients out"
+            )
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Layers 1..L and heads 0..H-1."""

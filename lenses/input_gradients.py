@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.errors import SettingError, TargetError
+from workbench.errors import SettingError
 from workbench.models.batch import Batch, Places
 from workbench.models.captures import Read
 from workbench.models.positions import Positions
@@ -35,17 +35,7 @@ class Followed:
 
     @classmethod
     def of(cls, model: Model, batch: Batch, at: Positions) -> Followed:
-        """Of the batch as it is.
-
-        Raises:
-            TargetError: a prompt has no target.
-        """
-        for prompt, target in zip(batch.prompts, batch.targets("target").tolist(), strict=True):
-            if target < 0:
-                raise TargetError(
-                    f"input_attribution: prompt {prompt.text[:40]!r} has no target, and gradients are of "
-                    "the target's logit: give one, or leave gradient_x_input and integrated_gradients out"
-                )
+        """Of the batch as it is; every prompt has a target."""
         found = model.capture(batch, [("resid_post", 0)])["resid_post", 0]
         empty = found.new_zeros(*batch.ids.shape, found.shape[-1])
         return cls(model, batch, at, batch.places().scatter(empty, found))

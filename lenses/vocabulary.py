@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Readout", "Statistics", "statistics", "top_k"]
+__all__ = ["Readout", "Statistics", "blocks", "follow", "row_chunks", "statistics", "top_k"]
 
 PRODUCT_ROWS = {"cpu": 128, "cuda": 1024}  # rows of one matrix product
 CACHE_BYTES = 2**20  # the statistics of a block of rows stay in the caches: so much a thread
@@ -85,12 +85,12 @@ def statistics(
     places = final.shape[0]
     like = final.new_empty(0, dtype=dtype)
     out = Statistics.empty(len(states), places, k, followed.shape[0], like)
-    for rows in _spans(places, PRODUCT_ROWS.get(final.device.type, PRODUCT_ROWS["cpu"])):
+    for rows in row_chunks(final):
         final_logits = readout(final[rows]).to(dtype)  # also the logits of the layer that is final
         reference = _Reference.of(final_logits) if compare else None
         for layer, state in enumerate(states):
             logits = final_logits if state is final else readout(state[rows]).to(dtype)
-            for block in _blocks(logits):
+            for block in blocks(logits):
                 where = slice(rows.start + block.start, rows.start + block.stop)
                 final_rows = None if reference is None else reference.rows(block)
                 _fill(out, layer, where, logits[block], final_rows, followed[:, where])
@@ -112,7 +112,7 @@ class _Reference:
     @classmethod
     def of(cls, logits: Tensor) -> _Reference:
         half, entropy = torch.empty_like(logits), logits.new_empty(logits.shape[0])
-        for block in _blocks(logits):
+        for block in blocks(logits):
             shifted = (logits[block] - logits[block].amax(-1, keepdim=True)).clamp_min_(LOWEST)
             p = torch.exp(shifted, out=half[block])
             total = p.sum(-1)
@@ -134,7 +134,7 @@ def _fill(
 ) -> None:
     """The statistics of one layer at some places; the logits `z` [rows, V] are overwritten."""
     ids, values = top_k(z, out.top_id.shape[-1])
-    scores, ranks = _follow(z, followed)
+    scores, ranks = follow(z, followed)
     peak = values[:, :1]
     z.sub_(peak).clamp_min_(LOWEST)
     p = z.exp()
@@ -156,7 +156,7 @@ def _fill(
         out.js[layer, where] = js.clamp(0, math.log(2))
 
 
-def _follow(z: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
+def follow(z: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and ranks, [T, rows] each, of the followed ids [T, rows]; NaN where the id is -1."""
     scores, ranks = z.new_full(followed.shape, math.nan), z.new_full(followed.shape, math.nan)
     for target, ids in enumerate(followed):
@@ -197,7 +197,12 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
     return (left * right).sum(-1)
 
 
-def _blocks(logits: Tensor) -> Iterator[slice]:
+def row_chunks(states: Tensor) -> Iterator[slice]:
+    """Rows of [N, d] states whose logits are made in one matrix product."""
+    return _spans(len(states), PRODUCT_ROWS.get(states.device.type, PRODUCT_ROWS["cpu"]))
+
+
+def blocks(logits: Tensor) -> Iterator[slice]:
     """Blocks of rows that stay in cache; a GPU takes them all at once."""
     rows, width = logits.shape
     fit = max(1, torch.get_num_threads() * CACHE_BYTES // (width * logits.itemsize))

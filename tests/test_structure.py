@@ -53,7 +53,7 @@ def test_public_names() -> None:
     import lenses
     import workbench as wb
 
-    assert lenses.__all__ == ["Attention", "InputAttribution", "LogitLens"]
+    assert lenses.__all__ == ["Attention", "BackwardLens", "InputAttribution", "LogitLens"]
     relied_on = {
         "load",
         "measure",

@@ -21,6 +21,7 @@ from workbench.errors import SettingError
 from workbench.models.batch import Batch, Places
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -114,6 +115,13 @@ class Instrument(ABC):
 
     def prepare(self, model: Model) -> None:  # noqa: B027 - most instruments have nothing to refuse
         """Refuse, by name, a model or a setting that cannot be measured rightly."""
+
+    def accept(self, prompt: EncodedPrompt) -> None:  # noqa: B027 - most take every prompt
+        """Refuse, by name, a prompt that cannot be measured rightly; before any work."""
+
+    def remarks(self, model: Model) -> Sequence[str]:
+        """What a result must say of how far its numbers can be trusted on this model."""
+        return ()
 
     @abstractmethod
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:

@@ -83,6 +83,9 @@ class _Job:
             instrument.prepare(model)
         long_targets = all(instrument.long_targets for instrument in instruments)
         encoded = [model.encode(prompt, long_targets=long_targets) for prompt in chosen]
+        for instrument in instruments:
+            for prompt in encoded:
+                instrument.accept(prompt)
         reads = {
             i: instrument.reads(model)
             for i, instrument in enumerate(instruments)

@@ -54,7 +54,8 @@ def made_with(result: Result) -> str:
     """The settings that a result was made with."""
     settings = result.provenance["settings"]
     texts = (f"{name} {text_of(value) or EMPTY}" for name, value in settings.items())
-    return f"Measured with {', '.join(texts)}." if settings else ""
+    made = [f"Measured with {', '.join(texts)}."] if settings else []
+    return " ".join([*made, *(f"{remark}." for remark in result.provenance.get("remarks", []))])
 
 
 def _button(instrument: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ __all__ = ["Place", "column_width", "suffix"]
 
 _LETTER = 7.4  # pixels of a monospace letter of 12
 _DASHES = ("solid", "dash", "dot", "dashdot")
+_CONTROLS = ("dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
 
@@ -73,12 +74,13 @@ class Place:
 
     def _lines(self, panel: Lines) -> list[go.Scatter]:
         drawn = []
-        style = 0
+        seen = {False: 0, True: 0}  # lines so far, and controls
         for name, line in panel.lines.items():
+            style = seen[line.control]
             colour = self.theme.muted if line.control else self.theme.series[style % 4]
             drawn += self._band(line, colour)
             drawn.append(self._line(name, line, colour, style))
-            style += not line.control
+            seen[line.control] += 1
         return drawn
 
     def _line(self, name: str, line: Line, colour: str, style: int) -> go.Scatter:
@@ -90,7 +92,7 @@ class Place:
             line={
                 "color": colour,
                 "width": 1.5 if line.control else 2,
-                "dash": "dot" if line.control else _DASHES[style % 4],
+                "dash": (_CONTROLS if line.control else _DASHES)[style % 4],
             },
             marker={"symbol": _SYMBOLS[style % 4], "size": 6},
             customdata=[str(layer) for layer in layers],

@@ -116,6 +116,10 @@ class Engine(Loaded, ABC):
             encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
         )
 
+    def as_run(self, batch: Batch) -> Batch:
+        """The batch whose positions its sites have: of a model of two stacks, the decoder's."""
+        return self._batch(batch)
+
     def _batch(self, batch: Batch | Prompts) -> Batch:
         return batch if isinstance(batch, Batch) else self.batch(batch)
 

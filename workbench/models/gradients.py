@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, UnsupportedError
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import tapped
 from workbench.models.batch import Batch, Places
@@ -37,7 +37,9 @@ def gradients(
 
     Raises:
         ModelError: the scalar is not one finite number that depends on the logits.
+        UnsupportedError: compiled or checkpointed modules.
     """
+    _require_plain_modules(hf)
     kept: dict[int, Tensor] = {}
     taps = [(point, keep(kept, index)) for index, point in enumerate(points)]
     where = batch.places(at)
@@ -47,6 +49,25 @@ def gradients(
             logits = run(hf, anatomy, batch, columns=columns, start=start)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
         return slopes(value, kept)
+
+
+def _require_plain_modules(hf: Any) -> None:
+    """Refuse modules that run hooks once at compilation, or twice in the backward pass.
+
+    Raises:
+        UnsupportedError: there are some.
+    """
+    for name, module in hf.named_modules():
+        if getattr(module, "_compiled_call_impl", None):
+            raise UnsupportedError(
+                f"{name or 'the model'} is compiled, so gradients inside it cannot be taken: give the "
+                "model from before torch.compile"
+            )
+    if getattr(hf, "is_activation_checkpointing", False):
+        raise UnsupportedError(
+            "the model has activation checkpointing on, which runs its blocks anew in the backward pass: "
+            "call model.activation_checkpointing_disable()"
+        )
 
 
 def slopes(value: Tensor, kept: dict[int, Tensor]) -> list[Tensor]:

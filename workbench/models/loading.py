@@ -116,13 +116,24 @@ def _name_in_memory(model: Any, tokenizer: Any, dtype: Any, device: Any) -> str:
             "a model in memory keeps its dtype and device: use model.to(...) before load"
         )
     # What nnsight puts beside the model is always in training mode, and never run.
-    parts = model.modules() if library_of(model) is None else [model]
+    parts = list(model.modules()) if library_of(model) is None else [model]
     if any(getattr(part, "training", False) for part in parts):
         raise ModelError(
             "the model, or a part of it, is in training mode, so dropout would act: call model.eval() first"
         )
+    if any(_is_compiled(part) for part in parts):
+        raise ModelError(
+            "the model is compiled, so what happens inside it cannot be seen: give the model from before "
+            "torch.compile"
+        )
     config = getattr(model, "config", None)
     return str(getattr(config, "_name_or_path", "") or type(model).__name__)
+
+
+def _is_compiled(module: Any) -> bool:
+    return "_orig_mod" in getattr(module, "_modules", {}) or bool(
+        getattr(module, "_compiled_call_impl", None)
+    )
 
 
 def _require_hugging_face(model: Any, tokenizer: Any) -> None:

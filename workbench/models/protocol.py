@@ -62,6 +62,7 @@ class Model(Protocol):
     def batch(
         self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
     ) -> Batch: ...
+    def as_run(self, batch: Batch) -> Batch: ...
     def capture(
         self,
         batch: Batch | Prompts,

@@ -62,6 +62,11 @@ class Weights:
         self._anatomy = anatomy
         self._changes = changes
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of the linear maps that its blocks have."""
+        return tuple(self._anatomy.family.maps)
+
     def map(self, name: str, layer: int) -> Map:
         """The linear map `name` of block `layer`: ff1, ff2; up, gate, down; q, k, v, o.
 
@@ -85,6 +90,11 @@ class Weights:
         """What a branch's output is multiplied by before it is added (Granite's residual_multiplier)."""
         return self._anatomy.multiplier
 
+    def adds(self, name: str) -> bool:
+        """Whether what the map `name` gives is what its branch adds to the residual stream."""
+        last = name in ("o", "ff2", "down")
+        return last and self.multiplier == 1 and not self._added_by(name).endswith("layernorm")
+
     @property
     def d_head(self) -> int:
         """Width of one head's output."""
@@ -96,11 +106,10 @@ class Weights:
 
         None in all but the post-norm families (Gemma 2 and 3, OLMo 2).
         """
-        family = self._anatomy.family
-        path = family.attn_out if name == "o" else family.mlp_out
-        module = self._anatomy.part(layer, path)
-        if not path.endswith("layernorm"):  # what the branch adds is then not a norm's output
+        path = self._added_by(name)
+        if not path.endswith("layernorm"):
             return None
+        module = self._anatomy.part(layer, path)
         return module, Norm.of(module, self.map(name, layer).weight)
 
     def sum_norm(self, layer: int) -> tuple[nn.Module, Norm] | None:
@@ -113,6 +122,11 @@ class Weights:
             return None
         module = self._anatomy.part(layer, path)
         return module, Norm.of(module, self.map("o", layer).weight)
+
+    def _added_by(self, name: str) -> str:
+        """The path of the module whose output the branch of a map adds to the residual stream."""
+        family = self._anatomy.family
+        return family.attn_out if name == "o" else family.mlp_out
 
     def final_norm(self, like: Tensor) -> tuple[nn.Module, Norm]:
         """The norm before the unembedding, and what it does; `like` is a state [..., d]."""

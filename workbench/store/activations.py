@@ -17,6 +17,7 @@ from workbench.instrument import Driving, Instrument, Reading, SetLevel
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.engine import listed
+from workbench.models.families import FAMILIES
 from workbench.models.positions import Positions, resolve_positions
 from workbench.models.pretrained import chosen_device
 from workbench.models.sites import Site, SiteRequest, expand_sites
@@ -132,6 +133,11 @@ class Store(NoBlocks):
         return int(self._description.model["n_layers"])
 
     @property
+    def causal(self) -> bool:
+        """Whether a token of the captured model sees only those before it."""
+        return FAMILIES[self._description.model["family"]].kind != "encoder"
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self._description.d_model
@@ -193,6 +199,10 @@ class Store(NoBlocks):
         return Batch.collate(
             encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
         )
+
+    def as_run(self, batch: Batch) -> Batch:
+        """The batch whose positions its sites have: the one given."""
+        return batch
 
     # --- reading ---------------------------------------------------------------------------
 

@@ -39,11 +39,6 @@ class NoBlocks:
         raise _needs_model("say how many heads there are")
 
     @property
-    def causal(self) -> NoReturn:
-        """Refused: UnsupportedError."""
-        raise _needs_model("say what a token sees")
-
-    @property
     def stacks(self) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("be run")
