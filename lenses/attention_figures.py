@@ -131,7 +131,7 @@ def overview(
     )
     at = _marked(one, selected, score, head)
     marks = [box([heads.index(at[1])], [layers.index(at[0])], look)] if at else []
-    width = min(560, max(300, 22 * len(heads)))
+    width = min(560, max(240, 22 * len(heads)))
     layout = look.layout(
         annotations=[heading(TITLES[score], look)],
         xaxis=look.axis("head", side="bottom", **ticks([str(h) for h in heads])),
