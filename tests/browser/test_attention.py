@@ -26,7 +26,7 @@ def test_a_head_is_chosen_its_pattern_drawn_and_the_place_shared(opened: Opened)
     click(page, "attention-overview", 2, 1)  # the third head of layer 2
     expect(page.locator("#detail-heading")).to_contain_text("layer 2")
     page.wait_for_function(
-        f"{PLOT.format('attention-pattern')}.layout.xaxis.title.text === 'layer 2, head 2: key'"
+        f"() => {PLOT.format('attention-pattern')}.layout.xaxis.title.text === 'layer 2, head 2: key'"
     )
     click(page, "attention-pattern", 0, 1)  # the query at position 1
     expect(page.locator("#detail-heading")).to_contain_text("position 1")
