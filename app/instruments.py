@@ -12,7 +12,11 @@ from workbench.settings import configure, required, settings_of
 __all__ = ["ALWAYS", "configured", "defaults", "kinds", "shares_the_pass", "together"]
 
 ALWAYS = "logit_lens"
-PRESETS = {ALWAYS: {"top_k": "10", "sites": "resid_post,attn_out,mlp_out"}}
+PRESETS = {
+    ALWAYS: {"top_k": "10", "sites": "resid_post,attn_out,mlp_out"},
+    "attention": {"patterns": "true"},
+    "input_attribution": {"positions": "all"},
+}
 
 
 def kinds() -> Mapping[str, type[Instrument]]:

@@ -13,12 +13,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import attribution, backward_lens, imports, logit_lens, page, tuned
+from benchmarks import (
+    attribution,
+    backward_lens,
+    imports,
+    input_attribution,
+    logit_lens,
+    page,
+    tuned,
+)
 
 PARTS = {
     "attribution": attribution.run,
     "backward_lens": backward_lens.run,
     "imports": imports.run,
+    "input_attribution": input_attribution.run,
     "logit_lens": logit_lens.run,
     "page": page.run,
     "tuned": tuned.run,

@@ -56,6 +56,17 @@ def test_lenses_side_by_side(
     assert "Plotly" in (tmp_path / "lenses.html").read_text(encoding="utf-8")
 
 
+def test_induction_heads_stand_far_above_chance(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "attention.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    found = re.search(r"induction \(layer \d, head \d; chance (\S+)\): (\S+) \((\S+) to", printed)
+    assert found is not None
+    chance, _, low = map(float, found.groups())
+    assert low > 5 * chance
+    brought = re.findall(r"^'(.*)' +\S+ +(\S+)$", printed, flags=re.MULTILINE)
+    assert max(brought, key=lambda pair: float(pair[1]))[0] == " Tower"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the notebook client's own libraries
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path: Path) -> None:

@@ -54,12 +54,14 @@ def test_public_names() -> None:
     import workbench as wb
 
     assert lenses.__all__ == [
+        "Attention",
         "BackwardLens",
         "Corpus",
         "DirectAttribution",
         "EditEffect",
         "GradientStep",
         "ImprintShift",
+        "InputAttribution",
         "JacobianFit",
         "JacobianLens",
         "LogitLens",

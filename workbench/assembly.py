@@ -63,7 +63,7 @@ class Parts:
         variables = {}
         for name, (dims, _, unit) in self.variables[0].items():
             axis, along = _stacked_axis(name, dims)
-            values = np.concatenate([part[name][1] for part in self.variables], axis=axis)
+            values = np.concatenate(_alike([part[name][1] for part in self.variables], axis), axis)
             variables[name] = (dims, values.take(orders[along], axis=axis), unit)
         return places[:, orders["place"]], variables
 
@@ -75,6 +75,22 @@ def _stacked_axis(name: str, dims: tuple[str, ...]) -> tuple[int, str]:
     raise SettingError(
         f"variable {name!r} has axes {dims}: expected 'place' or 'prompt' among them"
     )
+
+
+def _alike(parts: list[NDArray[Any]], axis: int) -> list[NDArray[Any]]:
+    """Parts whose axes but `axis` are as long as the longest: keys go as far as a batch's prompts.
+
+    NaN (-1 for integers) where a part has nothing.
+    """
+    longest = np.max([part.shape for part in parts], axis=0)
+    longest[axis] = 0
+    return [_filled(part, longest - part.shape) for part in parts]
+
+
+def _filled(part: NDArray[Any], missing: NDArray[np.int64]) -> NDArray[Any]:
+    empty = np.nan if part.dtype.kind == "f" else -1
+    after = [(0, max(0, count)) for count in missing.tolist()]
+    return np.pad(part, after, constant_values=empty) if any(map(any, after)) else part
 
 
 def _numpy(values: Tensor) -> NDArray[Any]:

@@ -55,6 +55,14 @@ class Anatomy:
         """How many blocks the model has."""
         return len(self.blocks)
 
+    def window(self, layer: int) -> int | None:
+        """How many tokens, itself the last, a token of block `layer` sees; None for all before it."""
+        kinds = getattr(self.config, "layer_types", None)
+        if kinds is not None and kinds[layer - 1] != "sliding_attention":
+            return None
+        found = getattr(self.config, "sliding_window", None)
+        return None if found is None else int(found)
+
     def block(self, layer: int) -> nn.Module:
         """Block `layer`, 1..L.
 

@@ -143,11 +143,14 @@ class EncoderDecoderModel(TorchModel):
         sites: Requests,
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures:
         whole = self._batch(batch).padded_right()
         if not _of_encoder(sites):
-            found = super().grad(whole, scalar, sites, positions, at)
+            found = super().grad(whole, scalar, sites, positions, at, start)
             return _within_prompts(found, "cross_pattern", whole.source)
+        if start is not None:
+            raise SettingError("a gradient in the encoder starts with the prompt: give no start")
         encoder = self.encoder
         wanted = encoder._sites(_plain(sites))
         points = [encoder.anatomy.gradient_point(site) for site in wanted]

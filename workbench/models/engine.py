@@ -210,9 +210,11 @@ class Engine(Loaded, ABC):
             self._require(site, start)
         return sites
 
-    def _sites_inside(self, requests: str | Sequence[SiteRequest]) -> tuple[Site, ...]:
+    def _sites_inside(
+        self, requests: str | Sequence[SiteRequest], start: Start | None = None
+    ) -> tuple[Site, ...]:
         """The sites to differentiate at; what the model returns is none."""
-        sites = self._sites(requests)
+        sites = self._sites(requests, start)
         if any(site.name == "logits" for site in sites):
             raise SettingError("logits: expected a site inside the network to differentiate at")
         return sites
@@ -236,6 +238,7 @@ class Engine(Loaded, ABC):
         sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures:
         """Gradients of a scalar of the logits at `sites`; the weights are frozen.
 
@@ -245,6 +248,7 @@ class Engine(Loaded, ABC):
         Args:
             scalar: (logits [N, vocabulary] at `at`, their places) -> a scalar tensor. Sum over the
                 batch, never average, so that each prompt keeps its own gradient.
+            start: where to restart, as for `read`; its states are padded on the right.
 
         Returns:
             Captures whose values are d scalar / d site, in the site's shape (at pattern also for

@@ -170,6 +170,7 @@ BERT = Family(
     resid_mid="",
     mlp_act="output.dense",
     attn_z="attention.output.dense",
+    sum_norm="attention.output.LayerNorm",
     attn_product="attention.self",
     maps={"ff1": "intermediate.dense", "ff2": "output.dense"}
     | _attention("attention", "self.query", "self.key", "self.value", "output.dense"),

@@ -44,6 +44,7 @@ class Family:
             path (see `workbench.models.fused`).
         cross_attention: path of the module whose output attention to an encoder adds.
         cross_z: path of that attention's output projection.
+        sum_norm: path of the norm of the sum of the stream and attention, where there is one.
         parallel: whether both branches read the same state (no resid_mid then), or the name of the
             config flag that says so.
         lacks: sites that the family does not have (their paths are empty), and why.
@@ -74,6 +75,7 @@ class Family:
     fused: Mapping[str, Layout] = field(default_factory=dict)
     cross_attention: str = ""
     cross_z: str = ""
+    sum_norm: str = ""
     parallel: bool | str = False
     lacks: Mapping[str, str] = field(default_factory=dict)
     kind: Kind = "decoder"

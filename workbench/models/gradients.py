@@ -13,7 +13,7 @@ from workbench.errors import ModelError, UnsupportedError
 from workbench.models.anatomy import Anatomy
 from workbench.models.attention import tapped
 from workbench.models.batch import Batch, Places
-from workbench.models.forward import run
+from workbench.models.forward import Start, run
 from workbench.models.hooks import Attachable, Tap, frozen
 from workbench.models.positions import Positions
 
@@ -33,6 +33,7 @@ def gradients(
     scalar: Scalar,
     points: Sequence[Attachable],
     at: Positions,
+    start: Start | None = None,
 ) -> list[Tensor]:
     """Gradients of `scalar` at each point, each [rows, width, ...].
 
@@ -49,7 +50,7 @@ def gradients(
     columns = torch.unique(where.column)
     with frozen(hf):
         with tapped(hf, batch, taps):
-            logits = run(hf, anatomy, batch, columns=columns)
+            logits = run(hf, anatomy, batch, columns=columns, start=start)
         value = scalar(logits[where.row, torch.searchsorted(columns, where.column)], where)
         return slopes(value, kept)
 

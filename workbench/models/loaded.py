@@ -124,9 +124,18 @@ class Loaded:
         return self.anatomy.causal
 
     @property
+    def n_heads(self) -> int:
+        """Heads of attention in a block."""
+        return int(self.anatomy.config.num_attention_heads)
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(self.anatomy.config.hidden_size)
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens, itself the last, a token sees in block `layer`; None for all it may."""
+        return self.anatomy.window(layer)
 
     @property
     def vocab_size(self) -> int:

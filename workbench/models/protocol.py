@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -40,7 +40,11 @@ class Model(Protocol):
     @property
     def n_layers(self) -> int: ...
     @property
+    def n_heads(self) -> int: ...
+    @property
     def causal(self) -> bool: ...
+    @property
+    def stacks(self) -> Mapping[str, Model]: ...
     @property
     def d_model(self) -> int: ...
     @property
@@ -52,6 +56,7 @@ class Model(Protocol):
     @property
     def tokenizer(self) -> Any: ...
 
+    def window(self, layer: int) -> int | None: ...
     def provenance(self) -> dict[str, Any]: ...
     def encode(self, prompt: Prompt, *, long_targets: bool = False) -> EncodedPrompt: ...
     def batch(
@@ -97,6 +102,7 @@ class Model(Protocol):
         sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures: ...
     def factors(
         self,

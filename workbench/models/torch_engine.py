@@ -167,12 +167,14 @@ class TorchModel(Engine):
         sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures:
         batch = self._batch(batch).padded_right()
-        wanted = self._sites_inside(sites)
+        start = self._checked_start(batch, start, None)
+        wanted = self._sites_inside(sites, start)
         points = [self.anatomy.gradient_point(site) for site in wanted]
         with self.lock:
-            grads = gradients(self.network, self.anatomy, batch, scalar, points, at)
+            grads = gradients(self.network, self.anatomy, batch, scalar, points, at, start)
         where = batch.places(positions)
         values = {s: where.gather(g) for s, g in zip(wanted, grads, strict=True)}
         for site in values:

@@ -138,6 +138,17 @@ class Weights:
         module = self._anatomy.part(layer, path)
         return module, Norm.of(module, self.map(name, layer).weight)
 
+    def sum_norm(self, layer: int) -> tuple[nn.Module, Norm] | None:
+        """The norm of the sum of the residual stream and attention's output.
+
+        None in all but BERT, whose blocks have no residual stream without it.
+        """
+        path = self._anatomy.family.sum_norm
+        if not path:
+            return None
+        module = self._anatomy.part(layer, path)
+        return module, Norm.of(module, self.map("o", layer).weight)
+
     def _added_by(self, name: str) -> str:
         """The path of the module whose output the branch of a map adds to the residual stream."""
         family = self._anatomy.family

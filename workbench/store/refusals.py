@@ -37,6 +37,20 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("give weights")
 
+    @property
+    def n_heads(self) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("say how many heads there are")
+
+    @property
+    def stacks(self) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("be run")
+
+    def window(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("say what a token sees")
+
     def with_changes(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("change weights")

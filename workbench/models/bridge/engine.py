@@ -120,10 +120,11 @@ class BridgeModel(TorchModel):
         sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures:
         for site in self._sites(sites):
             self._require_changeable(site.name, "differentiated at")
-        return super().grad(batch, scalar, sites, positions, at)
+        return super().grad(batch, scalar, sites, positions, at, start)
 
     def _require_changeable(self, site: str, what: str) -> None:
         if (reason := self.read_only.get(site)) is not None:

@@ -173,9 +173,11 @@ class NnsightModel(Engine):
         sites: str | Sequence[SiteRequest],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> Captures:
         batch = self._batch(batch).padded_right()
-        wanted = self._sites_inside(sites)
+        start = self._checked_start(batch, start, None)
+        wanted = self._sites_inside(sites, start)
         where, ends = batch.places(positions), batch.places(at)
         columns = torch.unique(ends.column)
         kept: dict[int, Tensor] = {}
@@ -190,7 +192,7 @@ class NnsightModel(Engine):
         ]
         taps.append(self._logits_tap(descend))
         with self.lock, frozen(self.hf):
-            found = self._run(batch, taps, found, columns)
+            found = self._run(batch, taps, found, columns, start)
         values = {site: found[index] for index, site in enumerate(wanted)}
         return Captures(values, where, batch, self.readout)
 
