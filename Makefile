@@ -24,8 +24,9 @@ browser: setup
 demo: setup
 	$(BIN)/workbench app $(ARGS)
 
+# Two processes, and the tests of a file in one of them. In one process: make test ARGS="-n 0 ...".
 test: setup browser check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-cuda: setup
 	$(BIN)/python -m pytest -m cuda $(ARGS)

@@ -50,10 +50,16 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Output(ROW, "hidden"),
         Input(ids.RUN, "data"),
         Input(CHOOSER, "searchValue"),
+        State(ROW, "hidden"),
+        prevent_initial_call=True,
     )
-    def search(run: dict[str, Any] | None, text: str | None) -> tuple[list[Any], str, bool]:
+    def search(
+        run: dict[str, Any] | None, text: str | None, hidden: bool
+    ) -> tuple[list[Any], str, bool]:
         """The prompts that hold the text that was typed, the one that is shown among them."""
         if run is None or not run["asked"]["prompts"]:
+            if hidden:
+                raise PreventUpdate
             return [], "", True
         asked = Run.of(run).asked
         prompts = bench.prompts(asked)

@@ -22,6 +22,10 @@ INDEX = """<!DOCTYPE html>
   <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
 
+# Dash's polyfill is for browsers of 2015, and slows others down; of what it brings, the bundles need
+# generators' runtime, which is in assets/.
+UNUSED = ("/dash_table/", "/polyfill@")
+
 # Mantine's own blue is too light for white text.
 MANTINE = {"primaryColor": "blue", "primaryShade": {"light": 9, "dark": 8}}
 
@@ -36,7 +40,7 @@ def new_app(server: Flask, path: str, title: str, *, without: str = r".*\.txt") 
         without: the files of assets/ that the page does not load, as a regular expression.
     """
     shared: Any = server  # Dash's own annotation knows no Flask
-    return dash.Dash(
+    return _App(
         "workbench",
         server=shared,
         url_base_pathname=path,
@@ -51,6 +55,17 @@ def new_app(server: Flask, path: str, title: str, *, without: str = r".*\.txt") 
         suppress_callback_exceptions=True,  # parts come when they are asked for
         enable_mcp=False,
     )
+
+
+class _App(dash.Dash):
+    """Dash without the scripts that no page here uses."""
+
+    def interpolate_index(self, *args: Any, **parts: Any) -> Any:
+        """The document around a page's parts, which Dash gives by name."""
+        scripts = parts["scripts"].splitlines()
+        used = [line for line in scripts if not any(name in line for name in UNUSED)]
+        base: Any = super()  # its method has no annotations
+        return base.interpolate_index(*args, **parts | {"scripts": "\n".join(used)})
 
 
 def layout(head: Any, main: Any, aside: Any = None) -> dmc.MantineProvider:

@@ -68,7 +68,8 @@ def register(app: dash.Dash, bench: Bench) -> None:
 
 def register_plain(app: dash.Dash, bench: Bench, cause: Input) -> None:
     """Theme, and the number of jobs, which is looked at on every change of `cause`."""
-    in_browser(app, "theme", Output(ids.THEME, "forceColorScheme"), Input(DARK, "checked"))
+    theme = (ids.THEME, "forceColorScheme")
+    in_browser(app, "theme", Output(*theme), Input(DARK, "checked"), State(*theme))
 
     @app.callback(
         Output(JOBS, "children"),

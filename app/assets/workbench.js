@@ -83,8 +83,10 @@
       }
     },
 
-    theme(dark) {
-      return dark ? "dark" : "light";
+    // What draws in the theme's colours is not told of one that it has already.
+    theme(dark, present) {
+      const theme = dark ? "dark" : "light";
+      return theme === present ? dash_clientside.no_update : theme;
     },
   });
 

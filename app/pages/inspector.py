@@ -66,10 +66,17 @@ def _main(shown: list[Tab]) -> list[Any]:
 
 
 def _tabs(shown: list[Tab]) -> dmc.Tabs:
+    """All tabs. The first stays in the document, the others are there while they are in front.
+
+    So what a page costs to open does not grow with the instruments.
+    """
     heads = dmc.TabsList([dmc.TabsTab(tab.title, value=tab.name) for tab in shown])
-    bodies = [dmc.TabsPanel(tab.layout(), value=tab.name, pt=8) for tab in shown]
+    bodies = [
+        dmc.TabsPanel(tab.layout(), value=tab.name, pt=8, keepMounted=tab is shown[0])
+        for tab in shown
+    ]
     line = html.Div([heads, controls.layout()], className="tab-line")
-    return dmc.Tabs([line, *bodies], id=ids.TAB, value=shown[0].name)
+    return dmc.Tabs([line, *bodies], id=ids.TAB, value=shown[0].name, keepMounted=False)
 
 
 def _linked(shown: list[Tab]) -> dict[str, Linked]:

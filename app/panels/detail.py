@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import dash
+import dash_mantine_components as dmc
 import xarray as xr
 from dash import Input, Output, html, no_update
 from dash.exceptions import PreventUpdate
@@ -43,9 +44,9 @@ def layout() -> html.Div:
         html.H3("This position along the layers"),
         graph(ids.CURVES, 290),
     ]
-    return html.Div(
-        [spoken, html.Div(lens, id=LENS, hidden=True), html.Div(id=OTHERS)], className="detail"
-    )
+    # Not in the document before there is something to draw: an empty figure costs as much.
+    drawn = dmc.Collapse(lens, id=LENS, opened=False, transitionDuration=0)
+    return html.Div([spoken, drawn, html.Div(id=OTHERS)], className="detail")
 
 
 def register(app: dash.Dash, bench: Bench) -> None:
@@ -57,7 +58,7 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Output(FACTS, "children"),
         Output(BARS, "figure"),
         Output(ids.CURVES, "figure"),
-        Output(LENS, "hidden"),
+        Output(LENS, "opened"),
         Output(OTHERS, "children"),
         Input(ids.RUN, "data"),
         Input(ids.SELECTION, "data"),
@@ -83,7 +84,7 @@ def _heading(results: dict[str, Result], at: Selection) -> str:
 
 def _lens(result: Result | None, at: Selection, theme: str) -> tuple[Any, ...]:
     """Sentence, facts, bars and curves of the logit lens, where it has read this place."""
-    nothing = "", None, no_update, no_update, True
+    nothing = "", None, no_update, no_update, False
     if result is None:
         return nothing
     named: dict[str, Any] = {"theme": theme, "prompt": at.prompt, "site": at.site}
@@ -94,7 +95,7 @@ def _lens(result: Result | None, at: Selection, theme: str) -> tuple[Any, ...]:
             _facts(result, at),
             candidates(result.data, at.layer, at.position, **named),
             curves(result.data, at.position, layer=at.layer, **named),
-            False,
+            True,
         )
     except WorkbenchError as error:
         return str(error), *nothing[1:]

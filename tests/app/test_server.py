@@ -61,6 +61,16 @@ def test_nothing_may_be_loaded_from_elsewhere(client: FlaskClient, path: str) ->
     assert '<html lang="en">' in answer.text
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_scripts_that_no_page_uses_are_not_loaded(client: FlaskClient, path: str) -> None:
+    scripts = re.findall(r'<script src="([^"]+)"', client.get(path, **OURS).text)
+    names = " ".join(scripts)
+    assert "react-dom" in names
+    assert "regenerator-runtime" in names  # of the polyfill, what Dash's bundles need
+    assert "polyfill@" not in names
+    assert "dash_table" not in names
+
+
 def test_others_need_the_token(shared: FlaskClient) -> None:
     assert shared.get("/", base_url="http://10.0.0.5:8050").status_code == 403
     assert shared.get("/?token=wrong", base_url="http://10.0.0.5:8050").status_code == 403

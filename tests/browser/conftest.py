@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,14 @@ class Site:
         self.desk.stop()
 
 
+def started(desk: Desk) -> None:
+    """Wait for the worker: other tests use the cores too, and a page waits for 20 s at most."""
+    until = time.monotonic() + 120
+    while any(worker.state == "starting" for worker in desk.workers()):
+        assert time.monotonic() < until, "the worker has not started"
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     return {
@@ -86,6 +95,7 @@ def site(models: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory)
     sys.path.insert(0, str(TOYS))
     site = Site(tmp_path_factory.mktemp("home"), models)
     site.open()
+    started(site.desk)
     yield site
     site.close()
     sys.path.remove(str(TOYS))

@@ -56,6 +56,7 @@ def best(page: Page) -> list[str]:
 
 def test_it_is_in_front_and_reads_the_selected_token(layers: Page) -> None:
     expect(layers.get_by_role("tab", name="Layers")).to_have_attribute("aria-selected", "true")
+    expect(layers.locator(".js-plotly-plot")).to_have_count(3)  # its own, and the detail's two
     framed(layers, 6)
     expect(pressed(layers)).to_have_text("·of")
     assert best(layers)[-1] == "·Paris"

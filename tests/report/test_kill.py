@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 TEXTS = [f"prompt {n} " + "x" * (n % 5) for n in range(60)]
 SHARD = 4
 
-# Starting torch takes seconds, so one process starts and forks a writer for every line it reads.
+# Starting torch takes seconds, so one process starts and forks a writer for every line it reads. A
+# writer goes on from a line that it says when it is given a byte: on a busy machine it would otherwise
+# be done, and say no more, before the reader has counted its lines.
 NURSERY = f"""
 import os, signal, sys
 import torch
@@ -37,7 +39,9 @@ signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 gpt2 = model("gpt2", torch.float32)
 for _ in sys.stdin:
     if os.fork() == 0:
-        say = lambda text: os.write(1, f"{{os.getpid()}} {{text}}\\n".encode())
+        def say(text):
+            os.write(1, f"{{os.getpid()}} {{text}}\\n".encode())
+            os.read(int(sys.argv[2]), 1)
         say("begins")
         report(gpt2, {TEXTS!r}, [LogitLens(top_k=1), MeanState()], sys.argv[1],
                shard_size={SHARD}, batch_size=1, progress=lambda headway: say(headway.done))
@@ -47,42 +51,55 @@ for _ in sys.stdin:
 
 
 @contextmanager
-def nursery(out: Path) -> Iterator[subprocess.Popen[str]]:
+def nursery(out: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    gate, go_on = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", NURSERY, str(out)],
+        [sys.executable, "-c", NURSERY, str(out), str(gate)],
+        pass_fds=[gate],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
+    os.close(gate)
     try:
-        yield process
+        yield process, go_on
     finally:
+        os.close(go_on)
         process.communicate()
 
 
-def kill_two(process: subprocess.Popen[str], lines: int) -> None:
-    """Two writers begin; after so many lines of progress both are killed."""
+def kill_two(process: subprocess.Popen[str], go_on: int, lines: int, dead: set[int]) -> None:
+    """Two writers begin; after so many lines of progress both go on, and are killed.
+
+    What the dead have said last is read among what these say.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("go\ngo\n")
     process.stdin.flush()
     pids: set[int] = set()
     for line in process.stdout:
-        pids.add(int(line.split()[0]))
+        if (pid := int(line.split()[0])) in dead:
+            continue
+        pids.add(pid)
         lines -= 1
         if len(pids) == 2 and lines <= 0:
             break
+        os.write(go_on, b".")
+    os.write(go_on, b"..")
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    dead |= pids
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     out, chance = tmp_path / "out", random.Random(0)
-    with nursery(out) as process:
+    dead: set[int] = set()
+    with nursery(out) as (process, go_on):
         for _ in range(6):
-            kill_two(process, chance.randint(2, 14))
+            kill_two(process, go_on, chance.randint(2, 14), dead)
     finished = list(out.glob("shards/0*"))
     assert 0 < len(finished) < len(TEXTS) / SHARD
     assert list(out.glob("shards/.unfinished*"))

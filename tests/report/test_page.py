@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 import pytest
 import torch
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 import workbench as wb
 from lenses import LogitLens
@@ -48,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens a page from disk; fails on any request to a network and on any error in it."""
     faults: list[str] = []
+    contexts: list[BrowserContext] = []
 
     def console(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -58,7 +59,8 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
             faults.append(made.url)
 
     def page_of(path: Path, look: str = "light") -> Page:
-        page = browser.new_context(color_scheme=look).new_page()  # type: ignore[arg-type]
+        contexts.append(browser.new_context(color_scheme=look))  # type: ignore[arg-type]
+        page = contexts[-1].new_page()
         page.on("console", console)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", request)
@@ -69,7 +71,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         return page
 
     yield page_of
-    for context in browser.contexts:
+    for context in contexts:  # the browser's others belong to other tests
         context.close()
     assert faults == []
 
