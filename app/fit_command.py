@@ -17,7 +17,7 @@ from workbench.errors import Cancelled, PromptError, ResultError, SettingError
 
 if TYPE_CHECKING:
     from lenses import Corpus, Translator
-    from lenses.fitting import Fit
+    from lenses.translators.fitting import Fit
     from workbench.models.protocol import Model
     from workbench.passes import Progress
 
@@ -85,7 +85,7 @@ def print_cost(asked: Asked, load: Callable[[], Model]) -> None:
 
 def run_fit(asked: Asked, load: Callable[[], Model], out: Path, *, resume: bool) -> bool:
     """Fit and save; whether it came to its end. The first interrupt keeps a checkpoint."""
-    from lenses.translator import SUFFIX
+    from lenses.translators.translator import SUFFIX
     from workbench.shown import destination
 
     out = destination(out, [SUFFIX])

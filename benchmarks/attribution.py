@@ -18,7 +18,7 @@ from benchmarks.clock import interleave, peak_mib
 from benchmarks.line import Line
 from benchmarks.logit_lens import random_batch, random_gpt2
 from lenses import DirectAttribution
-from lenses.attribution_terms import largest
+from lenses.attribution.terms import largest
 from workbench.instrument import Measured
 
 __all__ = ["run"]

@@ -16,7 +16,7 @@ from benchmarks.clock import interleave, peak_mib
 from benchmarks.line import Line
 from benchmarks.logit_lens import random_gpt2
 from lenses.aim import Aim
-from lenses.factor_numbers import shares, split
+from lenses.backward.factors import shares, split
 from lenses.projection import project, readout_of
 from workbench.models.tokens import EncodedPrompt
 

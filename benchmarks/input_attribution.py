@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.clock import Side, interleave, peak_mib
 from benchmarks.line import Line
-from lenses.mixing import Mixed, alti, value_norms
+from lenses.inputs.mixing import Mixed, alti, value_norms
 
 __all__ = ["run"]
 

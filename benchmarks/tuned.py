@@ -19,8 +19,8 @@ from benchmarks.clock import interleave
 from benchmarks.line import Line
 from benchmarks.logit_lens import booted
 from lenses import TunedLens
-from lenses.jacobian_fit import summed_jacobians
-from lenses.tuned_fit import add_gradients
+from lenses.translators.jacobian_fit import summed_jacobians
+from lenses.translators.tuned_fit import add_gradients
 
 __all__ = ["run"]
 

@@ -1,21 +1,21 @@
 """Lenses: what a vector of the residual stream says in the vocabulary."""
 
-from lenses.attention import Attention
-from lenses.attribution import DirectAttribution
-from lenses.backward import BackwardLens
-from lenses.corpus import Corpus
-from lenses.edit import EditEffect
-from lenses.edit_cases import counterfactuals
-from lenses.editing import GradientStep, ImprintShift, WeightEdit
-from lenses.input_attribution import InputAttribution
-from lenses.jacobian import JacobianLens
-from lenses.jacobian_fit import JacobianFit
-from lenses.logit import LogitLens
-from lenses.neurons import NeuronView
-from lenses.side_by_side import side_by_side
-from lenses.translator import Translator, load_lens
-from lenses.tuned import TunedLens
-from lenses.tuned_fit import TunedFit
+from lenses.attention.instrument import Attention
+from lenses.attribution.instrument import DirectAttribution
+from lenses.backward.lens import BackwardLens
+from lenses.editing.cases import counterfactuals
+from lenses.editing.edits import GradientStep, ImprintShift, WeightEdit
+from lenses.editing.instrument import EditEffect
+from lenses.inputs.instrument import InputAttribution
+from lenses.logit.lens import LogitLens
+from lenses.neurons.instrument import NeuronView
+from lenses.translators.corpus import Corpus
+from lenses.translators.jacobian import JacobianLens
+from lenses.translators.jacobian_fit import JacobianFit
+from lenses.translators.side_by_side import side_by_side
+from lenses.translators.translator import Translator, load_lens
+from lenses.translators.tuned import TunedLens
+from lenses.translators.tuned_fit import TunedFit
 
 __all__ = [
     "Attention",

@@ -19,7 +19,7 @@ from app.panels.sizes import style
 from app.panels.tab import Linked, Tab
 from app.parts import choice, graph
 from app.state import Shown
-from lenses.attention_figures import TITLES, figure, overview, pattern
+from lenses.attention.figures import TITLES, figure, overview, pattern
 from workbench import Result, WorkbenchError
 
 __all__ = ["TAB"]

@@ -17,7 +17,7 @@ from app.instruments import ALWAYS, kinds
 from app.panels.tokens import tokens
 from app.parts import graph
 from app.state import Run, Selection
-from lenses.logit_figures import candidates, curves
+from lenses.logit.figures import candidates, curves
 from workbench import Result, WorkbenchError
 from workbench.figures import visible
 from workbench.figures.generic import at_place

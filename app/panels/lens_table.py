@@ -12,7 +12,7 @@ from dash.exceptions import PreventUpdate
 from app import ids
 from app.bench import Bench
 from app.state import Run, Selection
-from lenses.logit_figures import COLOURS, cells
+from lenses.logit.figures import COLOURS, cells
 from workbench.figures import Cells, layer_name, visible
 
 __all__ = ["FOCUS", "layout", "register"]

@@ -22,7 +22,7 @@ from app.panels.selection import selects
 from app.panels.tab import Linked, Tab
 from app.parts import choice, graph
 from app.state import Run, Selection, Shown
-from lenses.logit_figures import COLOURS, figure, strip
+from lenses.logit.figures import COLOURS, figure, strip
 from workbench import WorkbenchError
 from workbench.figures import box, page, rows, themed
 from workbench.figures.reading import chosen, reading

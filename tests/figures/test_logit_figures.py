@@ -12,7 +12,7 @@ import xarray as xr
 
 import workbench as wb
 from lenses import LogitLens
-from lenses.logit_figures import COLOURS, candidates, cells, curves, figure, strip
+from lenses.logit.figures import COLOURS, candidates, cells, curves, figure, strip
 from tests.figures.readings import reading
 
 

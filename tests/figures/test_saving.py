@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lenses.logit_figures import figure
+from lenses.logit.figures import figure
 from tests.figures.readings import reading
 from workbench.figures import BrowserMissingError, save_figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lenses import JacobianLens, TunedLens
-from lenses.translator import Made, Translator, identity
+from lenses.translators.translator import Made, Translator, identity
 from workbench.models.protocol import Model
 
 

@@ -11,7 +11,7 @@ import torch
 
 import workbench as wb
 from lenses import Attention
-from lenses.attention import SITES
+from lenses.attention.instrument import SITES
 from tests.tiny import LAYERS, OWN_CODE, model
 from workbench.models.batch import DecoderBatch
 
@@ -73,7 +73,7 @@ def test_visible_keys_are_those_with_weight(family: str) -> None:
 
 def test_a_few_places_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Attention()(model("mistral"), TEXTS).data
-    monkeypatch.setattr("lenses.attention_scores.AT_ONCE", 40)  # two places, then one
+    monkeypatch.setattr("lenses.attention.scores.AT_ONCE", 40)  # two places, then one
     parts = Attention()(model("mistral"), TEXTS).data
     for name in whole.data_vars:
         np.testing.assert_allclose(parts[name], whole[name], rtol=0, atol=1e-14)
@@ -165,7 +165,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 def test_patterns_that_are_too_large_are_refused_and_scores_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lenses.attention.MOST_KEPT", 1000)
+    monkeypatch.setattr("lenses.attention.instrument.MOST_KEPT", 1000)
     with pytest.raises(
         wb.SettingError, match="6 heads over a prompt of 8 tokens take .* set layers="
     ):

@@ -10,8 +10,8 @@ import pytest
 
 import workbench as wb
 from lenses import Attention, InputAttribution
-from lenses.attention_figures import best_head, of_prompt
-from lenses.attention_panels import SHOWN
+from lenses.attention.figures import best_head, of_prompt
+from lenses.attention.panels import SHOWN
 from tests.tiny import LAYERS, model
 from workbench.figures import layer_panels, themed
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import BackwardLens
-from lenses.factor_numbers import gradient_norm, shares, spectrum
+from lenses.backward.factors import gradient_norm, shares, spectrum
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
 from workbench.atlas import prompts_path
 

@@ -8,7 +8,7 @@ import torch
 
 import workbench as wb
 from lenses import GradientStep, ImprintShift, LogitLens, WeightEdit
-from lenses.answers import Answer, scores
+from lenses.editing.answers import Answer, scores
 from tests.tiny import LAYERS, hf_model, model, tokenizer_of
 
 TEXT = "a b c d e"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import InputAttribution
-from lenses.input_attribution import BY_HEAD, BY_LAYER, GRADIENTS, METHODS
+from lenses.inputs.instrument import BY_HEAD, BY_LAYER, GRADIENTS, METHODS
 from tests.tiny import LAYERS, hf_model, model, tokenizer
 
 TEXTS = ["The Eiffel Tower", "Rome", "x"]
@@ -129,7 +129,7 @@ def test_alti_a_few_rows_at_a_time_is_the_same(
 ) -> None:
     lens = InputAttribution(methods=["alti"], positions="all")
     whole = lens(model(family), TEXTS[0]).data.alti
-    monkeypatch.setattr("lenses.mixing.AT_ONCE", 3 * 16 * 66)
+    monkeypatch.setattr("lenses.inputs.mixing.AT_ONCE", 3 * 16 * 66)
     parts = lens(model(family), TEXTS[0]).data.alti
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
 
@@ -234,7 +234,7 @@ def test_what_it_cannot_do_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(wb.SettingError, match=r"needs captum: install .* extra \[attribution\]"):
         InputAttribution(methods=GRADIENTS)(model("gpt2"), wb.Prompt("ab", target=65))
-    monkeypatch.setattr("lenses.input_attribution.MOST_KEPT", 100)
+    monkeypatch.setattr("lenses.inputs.instrument.MOST_KEPT", 100)
     with pytest.raises(wb.SettingError, match="weights of a prompt of 16 tokens take"):
         InputAttribution()(model("gpt2"), TEXTS[0])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import Corpus, JacobianFit, JacobianLens, LogitLens
-from lenses.jacobian_fit import summed_jacobians
+from lenses.translators.jacobian_fit import summed_jacobians
 from tests.tiny import LAYERS, hf_model, model, tokenizer
 
 TEXTS = ["Eiffel Tower", "a b c d", "Rome"]

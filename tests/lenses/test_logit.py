@@ -9,7 +9,7 @@ import xarray as xr
 
 import workbench as wb
 from lenses import LogitLens
-from lenses.logit import settling_layer
+from lenses.logit.lens import settling_layer
 from lenses.vocabulary import statistics, top_k
 from tests.tiny import FAMILIES, LAYERS, TEXTS, hf_model, model, tokenizer
 

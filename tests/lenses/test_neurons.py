@@ -8,7 +8,7 @@ import torch
 
 import workbench as wb
 from lenses import NeuronView
-from lenses.neuron_state import bin_ends, key_of
+from lenses.neurons.state import bin_ends, key_of
 from tests.tiny import LAYERS, model
 from workbench.atlas import prompts_path
 from workbench.passes import finished, gather

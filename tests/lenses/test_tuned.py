@@ -14,8 +14,8 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import Corpus, LogitLens, Translator, TunedFit, TunedLens, load_lens
-from lenses.translator import Made, identity
-from lenses.tuned_fit import add_gradients
+from lenses.translators.translator import Made, identity
+from lenses.translators.tuned_fit import add_gradients
 from tests.tiny import LAYERS, hf_model, model, tokenizer
 from workbench.atlas.corpus import sentences
 

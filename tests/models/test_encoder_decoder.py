@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import workbench as wb
-from lenses.logit import LogitLens
+from lenses.logit.lens import LogitLens
 from tests.models.test_engine import CLOSE32, snapshot
 from tests.tiny import LAYERS, TEXTS, encoder_tokenizer, hf_model, model
 from workbench.models import Read

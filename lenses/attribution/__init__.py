@@ -1,0 +1,1 @@
+"""Direct attribution: what each component writes into a logit."""

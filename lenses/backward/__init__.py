@@ -1,0 +1,1 @@
+"""The backward lens: gradients of linear maps, read in the vocabulary."""

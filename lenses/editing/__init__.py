@@ -1,0 +1,1 @@
+"""Edits by one forward pass, and what they do to prompts, paraphrases and neighbours."""

@@ -1,0 +1,1 @@
+"""Input attribution: which tokens a state is made of, by several methods."""

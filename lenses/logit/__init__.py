@@ -1,0 +1,1 @@
+"""The logit lens: each layer's state, read by the model's own last step."""

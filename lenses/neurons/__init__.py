@@ -1,0 +1,1 @@
+"""Neurons: value vectors, top contexts, histograms."""

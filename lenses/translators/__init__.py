@@ -1,0 +1,1 @@
+"""Translators: maps fitted to states before they are read (tuned and Jacobian lenses)."""
