@@ -15,13 +15,14 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     monkeypatch.chdir(tmp_path)  # it saves a file
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)
     logits = names["model"].capture(names["prompt"], ["logits"])["logits", 6]
     assert names["again"]["logits", 6].equal(logits)
+    assert names["rome"].rows()[-1]["top"][0][0] == " Rome"
 
 
 def test_script(capsys: pytest.CaptureFixture[str]) -> None:
