@@ -36,7 +36,7 @@ def defaults(name: str) -> dict[str, str]:
     Raises:
         SettingError: there is no such instrument.
     """
-    own = {setting.name: setting.default for setting in settings_of(kinds()[name])}
+    own = {setting.name: setting.default for setting in settings_of(find(name))}
     return own | PRESETS.get(name, {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import xarray as xr
 
-from lenses.backward.lens import WRITE
+from lenses.backward.maps import WRITE
 from lenses.backward.panels import ranks, share, tokens
 from workbench.errors import ResultError
 from workbench.figures import Panel, layer_panels, themed

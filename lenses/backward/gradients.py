@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lenses.aim import Aim
 from lenses.backward.factors import gradient_norm, shares, spectrum, split
+from lenses.backward.maps import COMPONENTS, WRITE
 from lenses.projection import project, readout_of
 from lenses.vocabulary import Readout
 from workbench.instrument import Measured, Named
@@ -147,8 +148,6 @@ def _residual(
     Where a map's output is what is added, these are its deltas, and no second pass is needed; and
     the last MLP's are those of the last state.
     """
-    from lenses.backward.lens import WRITE
-
     writing = [key for key in factors if key[0] in WRITE]
     last = next((key for key in writing if key[1] == model.n_layers and key[0] != "o"), None)
     if last is not None and all(model.weights.adds(name) for name, _ in writing):
@@ -190,8 +189,6 @@ def _read(lens: BackwardLens, g: _Gradients, chosen: Mapping[Key, Tensor]) -> Ta
 
 def _numbers(g: _Gradients, key: Key) -> Table:
     """Sizes at every place of one map and layer."""
-    from lenses.backward.lens import COMPONENTS
-
     factors, counts = g.factors[key], torch.bincount(g.where.row)
     each = split(factors, g.where)
     sizes = torch.stack([gradient_norm(one) for one in each])

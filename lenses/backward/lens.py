@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lenses.aim import require_target
+from lenses.backward.maps import COMPONENTS, GROUPS, READ, WRITE
 from lenses.projection import READOUTS, ReadoutName
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Driving, Measured
-from workbench.models.anatomy import MLP_MAPS
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions, checked_positions
 from workbench.models.protocol import Model
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BackwardLens"]
 
-READ = ("ff1", "up", "gate", "q", "k", "v")
-"""Maps that read the residual stream: their inputs are read in the vocabulary, the imprint."""
-WRITE = ("ff2", "down", "o")
-"""Maps that write to it: minus the gradient at their outputs is read, the shift."""
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"mlp": MLP_MAPS, "attention": ("q", "k", "v", "o"), "all": (*MLP_MAPS, "q", "k", "v", "o")}
-)
-COMPONENTS = 3  # singular values kept of each gradient
 HALF = (
     "{dtype}: logits are rounded to so few bits that of a target that is nearly certain the gradient is "
     "rounding, in size and in direction; measure in float32"

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from xarray import ufuncs
 
+from lenses.backward.maps import kind_of
 from workbench.figures.generic import at_place
 from workbench.figures.panels import Heat, Line, Lines, Panel, Words
 from workbench.figures.reading import chosen, words
@@ -46,17 +47,11 @@ def tokens(
     if not scores.notnull().any():
         return []
     texts = scores.copy(data=words(place, ids))
-    kind = "rest" if what == "rest" else _kind(name)
+    kind = "rest" if what == "rest" else kind_of(name)
     title = f"{kind} of {name}{TITLES[variant]}"
     short = f"{name}-{kind}{'' if variant == 'model' else '-' + variant.split()[0]}"
     high = max(float(scores.max()), 1e-6)
     return [Words(short, title, texts, scores, Scale(kind, "logit", "blue", 0.0, high))]
-
-
-def _kind(name: str) -> str:
-    from lenses.backward.lens import WRITE
-
-    return "shift" if name in WRITE else "imprint"
 
 
 def ranks(place: xr.Dataset, name: str) -> list[Panel]:
@@ -77,7 +72,7 @@ def ranks(place: xr.Dataset, name: str) -> list[Panel]:
 def _ranked(one: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, bool]]:
     """Label, rank and whether it is a control."""
     model = one.sel(variant="model")
-    first = _kind(str(one["map"].item()))
+    first = kind_of(str(one["map"].item()))
     yield first, model["target_rank"], False
     yield "rest", model["rest_rank"], False
     for variant in one["variant"].values.tolist()[1:]:
@@ -116,7 +111,7 @@ def _of_map(here: xr.Dataset, name: str) -> Iterator[tuple[str, str]]:
     yield f"{name}: share of the gradient", f"{float(model['share']):.3f}"
     yield f"{name}: norm of input, gradient", f"{_of(model, 'x_norm')}, {_of(model, 'delta_norm')}"
     if not np.isfinite(model["target_rank"]):
-        yield f"{name}: {_kind(name)}", "not read here (not a dominant position)"
+        yield f"{name}: {kind_of(name)}", "not read here (not a dominant position)"
         return
     aimed = visible(str(words(here, model["aimed_id"])))
     for label, rank, _ in _ranked(one):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from lenses.backward.maps import WRITE
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -28,8 +30,6 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     vocabulary. Each control has its rank, rest_rank and table in columns of its own; sigma_1, sigma_2
     and so on are the singular values of the prompt's gradient, the same at all its positions.
     """
-    from lenses.backward.lens import WRITE
-
     columns = _Columns.of(data)
     for prompt in dict.fromkeys(columns.prompts):
         places = [i for i, name in enumerate(columns.prompts) if name == prompt]

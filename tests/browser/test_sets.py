@@ -22,7 +22,7 @@ def test_a_bundled_set_is_measured_and_opens_in_the_inspector(opened: Opened) ->
     expect(page.locator("#preview")).to_contain_text("classics: 15 prompts, the first 8 of them:")
     expect(page.locator("#preview tbody tr")).to_have_count(8)
     page.get_by_text("Settings of Logit lens").click()
-    page.get_by_label("top k").fill("4")
+    page.locator('input[id*="logit_lens"][id*="top_k"]').fill("4")
     page.get_by_role("button", name="Run as a job").click()
     expect(page.locator("#queued")).to_contain_text("is queued")
     page.get_by_role("link", name="see how far it is").click()
