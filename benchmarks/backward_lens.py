@@ -63,7 +63,10 @@ def gradients(model: wb.TorchModel, rows: int, goal: float, rounds: int) -> Iter
         "lean full backward": partial(full_backward, model, aim, keep=1),
     }
     times = interleave(sides, rounds)
-    used = {name: peak_mib(side, model.device) for name, side in sides.items()}
+    used = {}
+    for name, side in sides.items():
+        model.hf.zero_grad()  # or the gradients of the pass before count as held
+        used[name] = peak_mib(side, model.device)
     model.hf.zero_grad()
     for other, time_goal in (("full backward", goal), ("lean full backward", None)):
         what = f"backward lens, {rows} x {TOKENS} / {other}"

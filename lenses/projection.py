@@ -110,10 +110,15 @@ def project(
     ids = torch.empty(rows, k, dtype=torch.int64, device=vectors.device)
     scores = torch.empty(rows, k, dtype=dtype, device=vectors.device)
     values, ranks = (scores.new_empty(len(followed), rows) for _ in range(2))
+    out = Projected(ids, scores, values, ranks)
     for chunk in row_chunks(vectors):
-        logits = readout(vectors[chunk]).to(dtype)
-        for block in blocks(logits):
-            at = slice(chunk.start + block.start, chunk.start + block.stop)
-            ids[at], scores[at] = top_k(logits[block], k)
-            values[:, at], ranks[:, at] = follow(logits[block], followed[:, at])
-    return Projected(ids, scores, values, ranks)
+        _fill(out, chunk, readout(vectors[chunk]).to(dtype), followed)
+    return out
+
+
+def _fill(out: Projected, chunk: slice, logits: Tensor, followed: Tensor) -> None:
+    """Some rows' numbers; in a call of its own, so that their logits go before the next are made."""
+    for block in blocks(logits):
+        at = slice(chunk.start + block.start, chunk.start + block.stop)
+        out.ids[at], out.scores[at] = top_k(logits[block], out.ids.shape[1])
+        out.followed[:, at], out.ranks[:, at] = follow(logits[block], followed[:, at])

@@ -1,4 +1,4 @@
-"""Tabs of lenses that are drawn by the generic tab: an edit, and the page of a neuron."""
+"""Tabs of lenses that are drawn by the generic tab: gradients, an edit, the page of a neuron."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ Opened = Callable[..., Page]
 
 def drawn(page: Page) -> Locator:
     return panel(page).locator(".js-plotly-plot")
+
+
+def test_gradients_are_read_beside_their_controls(opened: Opened) -> None:
+    page = opened("?tab=backward_lens")
+    # The worker may still be starting.
+    expect(page.locator("#detail-heading")).to_contain_text("layer 6", timeout=60_000)
+    page.get_by_role("button", name="Run Backward lens").click()
+    expect(drawn(page)).to_contain_text("shift of ff2, random target")
+    expect(drawn(page)).to_contain_text("twin: rest (control)")
+    detail = page.locator(".detail")
+    expect(detail).to_contain_text("ff2: rank of ·Paris, shift")
+    # The rest is on the layer axis too, with its controls.
+    page.get_by_role("tab", name="Layers").click()
+    expect(page.locator("#layers-figure, .js-plotly-plot").first).to_contain_text("rank, ff2")
 
 
 def test_an_edit_is_made_from_its_tab(opened: Opened) -> None:

@@ -203,9 +203,9 @@ class TorchModel(Engine):
         where = batch.places(positions)
         found = {}
         for i, (name, layer) in enumerate(maps):
-            delta, own = where.gather(deltas[i]), self.anatomy.map_outputs(name, layer)
+            delta, own = where.gather(deltas.pop(0)), self.anatomy.map_outputs(name, layer)
             delta = delta if own is None else delta[:, own.to(delta.device)]
-            found[name, layer] = Factors(where.gather(inputs[i]), delta)
+            found[name, layer] = Factors(where.gather(inputs.pop(i)), delta)
         return found
 
     @override
