@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 
@@ -32,14 +32,20 @@ def finish(
     """
     folder.shards.sweep()
     folder.write_lines(ERRORS, (asdict(failure) for failure in folder.failures()))
-    sections = {
-        instrument: _set_level(model, instrument, folder)
-        if isinstance(instrument, SetLevel)
-        else _by_prompt(instrument, folder)
-        for instrument in instruments
-    }
+    sections = {instrument: _section(model, instrument, folder) for instrument in instruments}
     write_page(folder, sections, plotlyjs)
     return folder.page
+
+
+def _section(model: Model, instrument: Instrument, folder: Folder) -> Section:
+    """The instrument's section, with what it says of its numbers on this model before all else."""
+    found = (
+        _set_level(model, instrument, folder)
+        if isinstance(instrument, SetLevel)
+        else _by_prompt(instrument, folder)
+    )
+    said = [f"{remark}." for remark in instrument.remarks(model)]
+    return replace(found, remarks=[*said, *found.remarks])
 
 
 def _by_prompt(instrument: Instrument, folder: Folder) -> Section:
