@@ -29,6 +29,7 @@ RANKS = {
     "twin_rank": "twin: shift",
     "twin_rest_rank": "twin: rest",
 }
+DRAWN = ("target_rank", "rest_rank", "random_target_rest_rank", "twin_rest_rank")
 SHOWN = 8
 TAUTOLOGY = (
     "That the target comes first in the shift proves nothing: the last norm and the unembedding alone "
@@ -75,7 +76,7 @@ def _first(written: pl.LazyFrame, name: str) -> Iterator[Headline]:
 
 
 def _ranks(written: pl.LazyFrame, name: str) -> Plot:
-    present = [c for c in RANKS if c in written.collect_schema().names()]
+    present = [c for c in DRAWN if c in written.collect_schema().names()]
     of_map = written.filter(pl.col("map") == name)
     tables = [
         medians(of_map, column, ["layer"]).with_columns(line=pl.lit(RANKS[column]))
