@@ -9,6 +9,7 @@ from random import Random
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from workbench.errors import TargetError, UnsupportedError
 from workbench.models.batch import Batch, Places
@@ -92,11 +93,12 @@ class Aim:
         inside &= wanted >= 0
         rows, ids, row = logits[inside], wanted[inside, None], where.row[inside]
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        foil = self.foils[row, None]
-        against = torch.where(
-            foil >= 0, rows.gather(1, foil.clamp_min(0)), rows.logsumexp(-1, keepdim=True)
-        )
-        each = (against - rows.gather(1, ids))[:, 0]
+        foil, logit = self.foils[row, None], rows.gather(1, ids)
+        # -log p = log(1 + e^(others - logit)): logsumexp - logit would lose the digits of a small loss,
+        # and the target's part of the gradient with them.
+        others = rows.scatter(1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+        difference = rows.gather(1, foil.clamp_min(0)) - logit
+        each = torch.where(foil >= 0, difference, -logsigmoid(logit - others))[:, 0]
         return each.new_zeros(len(self.targets)).index_add(0, row, each)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import BackwardLens
+from lenses.aim import Aim
 from lenses.backward.factors import gradient_norm, shares, spectrum
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
 from workbench.atlas import prompts_path
@@ -269,6 +270,26 @@ def test_difference_is_the_foils_logit_less_the_targets() -> None:
     prompt = hooked.encode(PROMPTS[0])
     expected = logits[prompt.foil] - logits[prompt.target]
     assert result.data["loss"].values[0, 0] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_small_loss_keeps_its_digits() -> None:
+    """Where logsumexp(logits) - logit would lose them, and the gradient at the target with them."""
+    hooked = model("gpt2")
+    aim = Aim.of(hooked, hooked.batch(PROMPTS[1]), against_foil=False)
+    where, target = aim.batch.places(aim.at), hooked.encode(PROMPTS[1]).target
+    logits = torch.randn(1, hooked.vocab_size, generator=torch.Generator().manual_seed(0))
+    for size in (-20.0, 0.0, 10.0, 20.0, 40.0):
+        logits[0, target] = size
+        here, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+        loss = aim.losses(here, where)[0]
+        others = torch.cat([exact[0, :target], exact[0, target + 1 :]]).logsumexp(0)
+        expected = torch.log1p((others - exact[0, target]).exp())
+        (slope,), (known,) = (
+            torch.autograd.grad(value, at) for value, at in ((loss, here), (expected, exact))
+        )
+        # float32's eps over 257 terms, and of a logit of 40
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        torch.testing.assert_close(slope.double(), known, rtol=1e-5, atol=0)
 
 
 def test_half_precision_says_so() -> None:
