@@ -74,11 +74,19 @@ class Aim:
     def at_random(self, model: Model, seed: int) -> Aim:
         """The same with targets drawn at random, as many tokens; the same in every batch."""
         goals = [
-            _drawn(prompt, [i for i in row if i >= 0], model.vocab_size, seed)
-            for prompt, row in zip(self.batch.prompts, self.targets.tolist(), strict=True)
+            _drawn(prompt, [i for i in row if i >= 0], foil, model.vocab_size, seed)
+            for prompt, row, foil in zip(
+                self.batch.prompts, self.targets.tolist(), self.foils.tolist(), strict=True
+            )
         ]
         targets = _padded(goals, self.targets.shape[1]).to(self.targets.device)
         return replace(self, targets=targets)
+
+    def aimed(self, where: Places) -> Tensor:
+        """[N] the token of the target that is predicted at each place; before them all, the first."""
+        length = (self.targets >= 0).sum(-1)[where.row]
+        step = (where.position - self.first[where.row]).clamp_min(0).minimum(length - 1)
+        return self.targets[where.row, step]
 
     def losses(self, logits: Tensor, where: Places) -> Tensor:
         """[rows] of each prompt -log p(target), or the logit of the foil less that of the target.
@@ -133,12 +141,14 @@ def with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
     return replace(prompt, ids=prompt.ids + more, spans=prompt.spans + ((0, 0),) * len(more))
 
 
-def _drawn(prompt: EncodedPrompt, goal: Sequence[int], vocabulary: int, seed: int) -> list[int]:
-    """As many tokens as the target has, none of them its own; the same for a prompt in any batch."""
+def _drawn(
+    prompt: EncodedPrompt, goal: Sequence[int], foil: int, vocabulary: int, seed: int
+) -> list[int]:
+    """As many tokens as the target has, none of them its own or the foil's; the same in any batch."""
     key = hashlib.sha256(f"{seed} {prompt.text}".encode()).digest()
     random = Random(key)
     found: list[int] = []
     while len(found) < len(goal):
         token = random.randrange(vocabulary)
-        found += [token] if token not in goal else []
+        found += [token] if token not in (*goal, foil) else []
     return found

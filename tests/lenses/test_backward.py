@@ -178,6 +178,21 @@ def test_a_long_target_is_the_sum_of_its_tokens() -> None:
     assert found["loss"].isel().values[0] > 0
 
 
+def test_the_rank_is_of_the_token_that_is_predicted_there() -> None:
+    """At the last block the shift at each place of a long target points to its own token."""
+    prompts = [wb.Prompt("The Eiffel", target="st!", id="long"), wb.Prompt("Rome", target="e")]
+    lens = BackwardLens(maps=["ff2"], dominant=None)
+    data = lens(model("gpt2"), prompts).data
+    long = data.isel(place=np.flatnonzero(data.prompt.values == "long"), map=0).sel(layer=LAYERS)
+    here = long.sel(variant="model")
+    assert here.aimed_id.values.tolist() == [82] * 10 + [83, 0]  # "s", then "t" and "!"
+    assert here.target_rank.values[-3:].tolist() == [1, 1, 1]
+    assert here.rest_rank.isnull().all()
+    random = long.sel(variant="random target")
+    assert random.aimed_id.values.tolist() != here.aimed_id.values.tolist()
+    assert random.target_rank.values[-3:].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "mixtral"])
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_a_batch_is_its_prompts_one_by_one(family: str, padding: Any) -> None:
@@ -337,6 +352,8 @@ def test_bad_input_is_refused(
         ({"maps": ["ff3"]}, "maps \\['ff3'\\]: expected some of mlp, attention, all, ff1"),
         ({"readout": "odder"}, "readout is 'odder': expected one of odd, paper, normalized"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"seed": "abc"}, "seed is 'abc': expected a whole number from 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"dominant": 1.5}, "dominant is 1.5"),
     ],
 )
