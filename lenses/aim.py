@@ -17,7 +17,7 @@ from workbench.models.positions import Positions
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Aim", "require_target", "with_answer"]
+__all__ = ["Aim", "require_target", "surprisal", "with_answer"]
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,24 @@ class Aim:
         inside &= wanted >= 0
         rows, ids, row = logits[inside], wanted[inside, None], where.row[inside]
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        foil, logit = self.foils[row, None], rows.gather(1, ids)
-        # -log p = log(1 + e^(others - logit)): logsumexp - logit would lose the digits of a small loss,
-        # and the target's part of the gradient with them.
-        others = rows.scatter(1, ids, -torch.inf).logsumexp(-1, keepdim=True)
-        difference = rows.gather(1, foil.clamp_min(0)) - logit
-        each = torch.where(foil >= 0, difference, -logsigmoid(logit - others))[:, 0]
+        foil = self.foils[row, None]
+        difference = rows.gather(1, foil.clamp_min(0)) - rows.gather(1, ids)
+        each = torch.where(foil >= 0, difference, surprisal(rows, ids))[:, 0]
         return each.new_zeros(len(self.targets)).index_add(0, row, each)
+
+
+def surprisal(logits: Tensor, ids: Tensor) -> Tensor:
+    """[N, 1] -log p of the tokens ids [N, 1], float32 at least, to the last digit of a small one.
+
+    As log(1 + e^(others - logit)): logsumexp - logit loses those digits, and with them the token's
+    own part of the gradient.
+
+    Args:
+        logits: [N, vocabulary].
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    others = wide.scatter(1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+    return -logsigmoid(wide.gather(1, ids) - others)
 
 
 def require_target(prompt: EncodedPrompt, *, against_foil: bool = False) -> None:
