@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 
@@ -33,13 +33,21 @@ def finish(
     folder.shards.sweep()
     folder.write_lines(ERRORS, (asdict(failure) for failure in folder.failures()))
     sections = {
-        instrument: _set_level(model, instrument, folder)
-        if isinstance(instrument, SetLevel)
-        else _by_prompt(instrument, folder)
+        instrument: _with_remarks(
+            instrument.remarks(model),
+            _set_level(model, instrument, folder)
+            if isinstance(instrument, SetLevel)
+            else _by_prompt(instrument, folder),
+        )
         for instrument in instruments
     }
     write_page(folder, sections, plotlyjs)
     return folder.page
+
+
+def _with_remarks(remarks: Sequence[str], section: Section) -> Section:
+    """The section after what must be said of how far its numbers can be trusted."""
+    return replace(section, remarks=[*(f"{remark}." for remark in remarks), *section.remarks])
 
 
 def _by_prompt(instrument: Instrument, folder: Folder) -> Section:
