@@ -83,7 +83,7 @@ def run(
     """Measure prompts with one instrument."""
     import workbench as wb
     from app.given import prompts_of
-    from app.output import print_table, show_progress
+    from app.output import print_remarks, print_table, show_progress
     from workbench.results import Result
     from workbench.settings import configure
     from workbench.shown import destination
@@ -112,8 +112,10 @@ def run(
         result.save(out)
     if as_json:
         typer.echo(json.dumps(result.rows(), ensure_ascii=False, allow_nan=False))
-    elif out is None:
+    if out is None and not as_json:
         print_table(result)
+    else:
+        print_remarks(result, err=True)
 
 
 @cli.command()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from workbench.passes import Progress
     from workbench.shown import Shown
 
-__all__ = ["print_table", "show_progress"]
+__all__ = ["print_remarks", "print_table", "show_progress"]
 
 LOGPROBS = "top"  # the column of rows whose pairs are of a token and its log-probability
 
@@ -34,8 +34,13 @@ def print_table(result: Shown) -> None:
     shown = shown.assign(**{name: frame[name].map(_chances) for name in frame if name == LOGPROBS})
     typer.echo(repr(result))
     typer.echo(shown.to_string(index=False, max_colwidth=60))
+    print_remarks(result)
+
+
+def print_remarks(result: Shown, *, err: bool = False) -> None:
+    """What a result says of how far its numbers can be trusted; on stderr beside data on stdout."""
     for remark in _remarks(result):
-        typer.echo(remark)
+        typer.echo(remark, err=err)
 
 
 def _remarks(result: Shown) -> list[str]:

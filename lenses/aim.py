@@ -9,6 +9,7 @@ from random import Random
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from workbench.errors import TargetError, UnsupportedError
 from workbench.models.batch import Batch, Places
@@ -16,7 +17,7 @@ from workbench.models.positions import Positions
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["Aim", "require_target", "with_answer"]
+__all__ = ["Aim", "require_target", "surprisal", "with_answer"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,19 @@ class Aim:
     def at_random(self, model: Model, seed: int) -> Aim:
         """The same with targets drawn at random, as many tokens; the same in every batch."""
         goals = [
-            _drawn(prompt, [i for i in row if i >= 0], model.vocab_size, seed)
-            for prompt, row in zip(self.batch.prompts, self.targets.tolist(), strict=True)
+            _drawn(prompt, [i for i in row if i >= 0], foil, model.vocab_size, seed)
+            for prompt, row, foil in zip(
+                self.batch.prompts, self.targets.tolist(), self.foils.tolist(), strict=True
+            )
         ]
         targets = _padded(goals, self.targets.shape[1]).to(self.targets.device)
         return replace(self, targets=targets)
+
+    def aimed(self, where: Places) -> Tensor:
+        """[N] the token of the target that is predicted at each place; before them all, the first."""
+        length = (self.targets >= 0).sum(-1)[where.row]
+        step = (where.position - self.first[where.row]).clamp_min(0).minimum(length - 1)
+        return self.targets[where.row, step]
 
     def losses(self, logits: Tensor, where: Places) -> Tensor:
         """[rows] of each prompt -log p(target), or the logit of the foil less that of the target.
@@ -93,11 +102,23 @@ class Aim:
         rows, ids, row = logits[inside], wanted[inside, None], where.row[inside]
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         foil = self.foils[row, None]
-        against = torch.where(
-            foil >= 0, rows.gather(1, foil.clamp_min(0)), rows.logsumexp(-1, keepdim=True)
-        )
-        each = (against - rows.gather(1, ids))[:, 0]
+        difference = rows.gather(1, foil.clamp_min(0)) - rows.gather(1, ids)
+        each = torch.where(foil >= 0, difference, surprisal(rows, ids))[:, 0]
         return each.new_zeros(len(self.targets)).index_add(0, row, each)
+
+
+def surprisal(logits: Tensor, ids: Tensor) -> Tensor:
+    """[N, 1] -log p of the tokens ids [N, 1], float32 at least, to the last digit of a small one.
+
+    As log(1 + e^(others - logit)): logsumexp - logit loses those digits, and with them the token's
+    own part of the gradient.
+
+    Args:
+        logits: [N, vocabulary].
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    others = wide.scatter(1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+    return -logsigmoid(wide.gather(1, ids) - others)
 
 
 def require_target(prompt: EncodedPrompt, *, against_foil: bool = False) -> None:
@@ -131,12 +152,14 @@ def with_answer(prompt: EncodedPrompt) -> EncodedPrompt:
     return replace(prompt, ids=prompt.ids + more, spans=prompt.spans + ((0, 0),) * len(more))
 
 
-def _drawn(prompt: EncodedPrompt, goal: Sequence[int], vocabulary: int, seed: int) -> list[int]:
-    """As many tokens as the target has, none of them its own; the same for a prompt in any batch."""
+def _drawn(
+    prompt: EncodedPrompt, goal: Sequence[int], foil: int, vocabulary: int, seed: int
+) -> list[int]:
+    """As many tokens as the target has, none of them its own or the foil's; the same in any batch."""
     key = hashlib.sha256(f"{seed} {prompt.text}".encode()).digest()
     random = Random(key)
     found: list[int] = []
     while len(found) < len(goal):
         token = random.randrange(vocabulary)
-        found += [token] if token not in goal else []
+        found += [token] if token not in (*goal, foil) else []
     return found

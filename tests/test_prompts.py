@@ -264,3 +264,11 @@ def test_lines_go_on_after_a_bad_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("subject", [[2, 5], (2, 5), [np.int64(2), np.int64(5)]])
 def test_a_span_is_a_tuple_however_it_is_given(subject: Any) -> None:
     assert Prompt("abcdef", subject=subject).subject == (2, 5)
+
+
+def test_targets_are_texts_or_ids_of_any_library() -> None:
+    assert Prompt("a", target=np.int64(7), foil=np.array(8)) == Prompt("a", target=7, foil=8)
+    assert type(Prompt("a", target=np.int64(7)).target) is int
+    for strange in (True, 3.5, ["b"]):
+        with pytest.raises(PromptError, match="foil is .*: expected a string or a token id"):
+            Prompt("a", foil=strange)  # type: ignore[arg-type]

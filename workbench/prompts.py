@@ -63,10 +63,7 @@ class Prompt:
         if self.subject is not None and not isinstance(self.subject, str):
             object.__setattr__(self, "subject", _span(self.subject))
         for name in ("target", "foil"):
-            if isinstance(getattr(self, name), bool):
-                raise PromptError(
-                    f"{name} is {getattr(self, name)}: expected a string or a token id"
-                )
+            object.__setattr__(self, name, _text_or_id(name, getattr(self, name)))
 
     @property
     def shown(self) -> str:
@@ -87,6 +84,18 @@ class Prompt:
                 raise PromptError(f"{name} is {known[name]!r}: expected a string or a whole number")
         known |= {name: str(known[name]) for name in ("id", "group") if name in known}
         return cls(**known, extra={k: v for k, v in fields.items() if k not in FIELDS})
+
+
+def _text_or_id(name: str, value: Any) -> str | int | None:
+    """A target or a foil; of numpy's and torch's whole numbers, the number."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise PromptError(f"{name} is {value!r}: expected a string or a token id") from None
 
 
 def _require_storable(name: str, value: str | None) -> None:

@@ -98,6 +98,7 @@ class Attention(Driving):
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "Attention"
     costly: ClassVar[bool] = True
+    long_targets: ClassVar[bool] = True
     citation: ClassVar[Citation] = Citation(
         "Attention of {model} was scored per head against uniform attention over the visible keys "
         "({settings}); induction heads as in Olsson et al. (2022)",

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from workbench.errors import SettingError, UnsupportedError
+from workbench.errors import SettingError, TargetError, UnsupportedError
 from workbench.instrument import Citation, Measured, Reading
 from workbench.models.captures import Captures, Read
 from workbench.models.positions import Positions, checked_positions
 from workbench.models.protocol import Model
 from workbench.models.sites import SiteRequest
+from workbench.models.tokens import EncodedPrompt
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -126,6 +127,21 @@ class DirectAttribution(Reading):
         maps = ["o"] * self._by_head + [weights.last_mlp_map] * ("neurons" in self.split)
         for name, layer in product(maps, range(1, model.n_layers + 1)):
             weights.map(name, layer)
+
+    def accept(self, prompt: EncodedPrompt) -> None:
+        """Refuse a prompt whose foil is its target, or that has a foil alone."""
+        if prompt.foil is None:
+            return
+        if prompt.target is None:
+            raise TargetError(
+                f"direct_attribution: prompt {prompt.text[:40]!r} has a foil, "
+                f"{prompt.prompt.foil!r}, and no target: give it a target too"
+            )
+        if prompt.foil == prompt.target:
+            raise TargetError(
+                f"direct_attribution: prompt {prompt.text[:40]!r} has {prompt.prompt.target!r} as target "
+                "and as foil, whose difference is 0 in every component: give another foil or none"
+            )
 
     @property
     def _by_head(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lenses.attribution.terms import Direction, Largest, by_source, direction, largest, written
-from workbench.errors import ModelError, TargetError, UnsupportedError
+from workbench.errors import ModelError, UnsupportedError
 from workbench.instrument import Named
 from workbench.models.captures import Captures
 from workbench.models.weights import Weights
@@ -25,7 +25,6 @@ def measured(
     """The variables of `DirectAttribution`, by name.
 
     Raises:
-        TargetError: a prompt's foil is its target, or it has a foil alone.
         ModelError: a logit is not finite.
     """
     last = max(captures.layers("resid_post"))
@@ -46,20 +45,8 @@ def measured(
 
 def _ends(captures: Captures) -> tuple[Tensor, Tensor]:
     """[N] target and foil of each place, -1 for none."""
-    batch = captures.batch
-    target, foil = batch.targets("target"), batch.targets("foil")
-    for row, prompt in enumerate(batch.prompts):
-        if foil[row] >= 0 and target[row] == foil[row]:
-            raise TargetError(
-                f"direct_attribution: prompt {prompt.text[:40]!r} has {prompt.prompt.target!r} as target "
-                "and as foil, whose difference is 0 in every component: give another foil or none"
-            )
-        if foil[row] >= 0 and target[row] < 0:
-            raise TargetError(
-                f"direct_attribution: prompt {prompt.text[:40]!r} has a foil, "
-                f"{prompt.prompt.foil!r}, and no target: give it a target too"
-            )
-    return target[captures.places.row], foil[captures.places.row]
+    batch, row = captures.batch, captures.places.row
+    return batch.targets("target")[row], batch.targets("foil")[row]
 
 
 def _require_finite(logit: Tensor, captures: Captures) -> None:

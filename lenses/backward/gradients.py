@@ -62,7 +62,7 @@ def measured(lens: BackwardLens, model: Model, batch: Batch) -> tuple[Places, Me
         values = torch.stack([table[name] for table in tables])[:, :, :, kept]
         dims, unit = _described(name)
         found[name] = Named(dims, values, unit)
-    aimed = torch.stack([its.targets[where.row[kept], 0] for _, its in runs])
+    aimed = torch.stack([its.aimed(where)[kept] for _, its in runs])
     losses = torch.stack([g.loss[where.row[kept]] for g in gradients])
     found["loss"] = Named(("variant", "place"), losses, "nat")
     found["aimed_id"] = Named(("variant", "place"), aimed, "token id")
@@ -252,7 +252,7 @@ def _projected(
         return out
     at = at[vectors[at].norm(dim=-1) > 0]
     rows = g.where.row[at]
-    followed = torch.stack([g.aim.targets[rows, 0], g.aim.batch.targets("foil")[rows]])
+    followed = torch.stack([g.aim.aimed(g.where)[at], g.aim.batch.targets("foil")[rows]])
     read = project(vectors[at], g.readouts[descending], k=k, followed=followed)
     out["id"][at], out["score"][at] = read.ids, read.scores.to(dtype)
     for row, role in enumerate(("target", "foil")):

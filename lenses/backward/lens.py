@@ -74,13 +74,14 @@ class BackwardLens(Driving):
 
     Result axes: variant (model, random target, twin), map, layer, place, k, component. Variables
     (variant, map, layer, place): x_norm, delta_norm; share, signed, sums to 1 over a prompt;
-    gradient_norm, the same at every place of a prompt; target_score, target_rank (of the first token
-    of the target, 1 = best), foil_score, foil_rank; rest_norm, rest_rank, and skip_cosine, of the
+    gradient_norm, the same at every place of a prompt; target_score, target_rank (of the token
+    aimed_id, 1 = best), foil_score, foil_rank; rest_norm, rest_rank, and skip_cosine, of the
     shift with the skip path. With a last axis k: table_id, table_score (imprint or shift), rest_id,
     rest_score; with component: singular_value of the gradient. NaN, or -1 for ids, where a position
-    is not dominant or a map has no shift. Of (variant, place), the same at every place of a prompt:
-    loss, and aimed_id, the first token of the target.
-    With targets of several tokens, places are of the text with the target after it.
+    is not dominant or a map has no shift. Of (variant, place): loss, the same at every place of a
+    prompt, and aimed_id, the target.
+    With targets of several tokens, places are of the text with the target after it, and aimed_id is
+    the token of the target that is predicted at the place (before them all, the first).
 
     >>> BackwardLens()(model, wb.Prompt("The capital of France is", target=" Paris"))  # doctest: +SKIP
     """
@@ -125,6 +126,10 @@ class BackwardLens(Driving):
         if not self.maps or any(name not in known for name in self.maps):
             raise SettingError(
                 f"backward_lens: maps {list(self.maps)}: expected some of {', '.join(known)}"
+            )
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise SettingError(
+                f"backward_lens: seed is {self.seed!r}: expected a whole number from 0 to 2^63 - 1"
             )
         for name, value, least in (("top_k", self.top_k, 1), ("dominant", self.dominant, 1)):
             if value is not None and (type(value) is not int or value < least):

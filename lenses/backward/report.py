@@ -37,7 +37,10 @@ TAUTOLOGY = (
     "What can be said of this model is what the rest (the shift less that skip path) shows and the "
     "random target and the twin do not."
 )
-WHERE = "at the last position of each prompt, where it is one of the dominant ones"
+WHERE = (
+    "at the last position of each prompt (of a target of several tokens, where its last is predicted), "
+    "where it is one of the dominant ones"
+)
 
 
 def section(rows: pl.LazyFrame) -> Section:

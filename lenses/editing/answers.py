@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lenses.aim import require_target, with_answer
+from lenses.aim import require_target, surprisal, with_answer
 from workbench.models.batch import Places
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
@@ -57,7 +57,7 @@ class Answer:
     def loss(self, logits: Tensor, where: Places) -> Tensor:
         """-log p(answer) in nat, of the logits [tokens, V] at its positions."""
         tokens = torch.tensor(self.tokens, device=logits.device)
-        return -logits.log_softmax(-1).gather(1, tokens[:, None]).sum()
+        return surprisal(logits, tokens[:, None]).sum()
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def figure(
         hovertemplate="%{hovertext}<extra></extra>",
         customdata=[[str(layer)] * len(tokens) for layer in layers],
     )
-    query = f"{markup(visible(str(one['token'].item())))} {int(one['position'])}"
+    query = f"{visible(str(one['token'].item()))} {int(one['position'])}"
     above = ticks(labels(range(len(tokens)), tokens)) | {"tickangle": -60, "side": "top"}
     width = min(900, max(380, 30 * len(tokens)))
     row = [layers.index(selected[0])] if selected and selected[0] in layers else []

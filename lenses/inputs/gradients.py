@@ -60,6 +60,7 @@ class Followed:
     def _of(self, logits: Tensor, places: Places) -> Tensor:
         """[N] from logits [N, vocabulary]."""
         target, foil = (self.batch.targets(role)[places.row] for role in ("target", "foil"))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         found = logits.gather(1, target[:, None])[:, 0]
         other = logits.gather(1, foil.clamp_min(0)[:, None])[:, 0]
         return torch.where(foil < 0, found, found - other)
@@ -70,7 +71,8 @@ def gradient_x_input(followed: Followed) -> Tensor:
 
     Source: Shrikumar et al. 2017, arXiv 1605.01713.
     """
-    return (followed.gradient(followed.states) * followed.states).sum(-1)
+    dtype = torch.promote_types(followed.states.dtype, torch.float32)
+    return (followed.gradient(followed.states).to(dtype) * followed.states.to(dtype)).sum(-1)
 
 
 def integrated_gradients(followed: Followed, baseline: str, steps: int) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,7 @@ def integrated_gradients(followed: Followed, baseline: str, steps: int) -> tuple
         method="gausslegendre",
         internal_batch_size=len(followed.batch),  # one step of the whole batch at a time
     )
-    attributed = found.detach().sum(-1)
+    attributed = found.detach().to(torch.promote_types(found.dtype, torch.float32)).sum(-1)
     rows = followed.batch.places(followed.at).row
     change = followed.values(followed.states) - followed.values(start)
     whole = attributed.new_zeros(len(attributed)).index_add(0, rows, change)

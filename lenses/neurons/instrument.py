@@ -86,6 +86,7 @@ class NeuronView(SetLevel):
     title: ClassVar[str] = "Neurons"
     needs_weights: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    long_targets: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"positive": (0.0, 1.0), "written": (0.0, math.inf)}
     )

@@ -88,6 +88,14 @@ def test_settings_and_table() -> None:
     assert "' Paris'" in done.stdout
 
 
+def test_what_a_result_says_of_its_trust_is_on_stderr_beside_data(tmp_path: Path) -> None:
+    half = ["run", "backward_lens", *PARIS[2:], "--dtype", "bfloat16", "--set", "controls=false"]
+    done = invoke(*half, "--json", "--out", str(tmp_path / "shift.csv"))
+    assert json.loads(done.stdout)[0]["map"] == "ff1"
+    assert "bfloat16: logits are rounded" in done.stderr
+    assert "bfloat16: logits are rounded" in invoke(*half).stdout
+
+
 def test_plan_prints_the_cost_and_stops() -> None:
     done = invoke(*PARIS, "--plan")
     assert done.exit_code == 0

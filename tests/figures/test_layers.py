@@ -185,3 +185,9 @@ def test_signed_amounts_are_coloured_about_zero() -> None:
     (plain,) = generic_panels(xr.Dataset({"effect": values + 1}))
     assert isinstance(plain, Heat)
     assert (plain.scale.hue, plain.scale.low, plain.scale.high) == ("blue", 0, 4)
+
+
+def test_a_prompt_without_an_id_is_found_by_its_index_beside_others_that_have_one() -> None:
+    prompts = [wb.Prompt("ab", id="first"), wb.Prompt("cd")]
+    result = LogitLens()(model("gpt2"), prompts)
+    assert wb.plot_layers([result], prompt=1) == wb.plot_layers([result], prompt="1")

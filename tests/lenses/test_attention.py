@@ -191,3 +191,9 @@ def test_atlas_has_a_head_far_above_chance_on_repeated_tokens() -> None:
     data = Attention()(wb.load(), prompts).data
     best = data.induction.mean("place").max()
     assert float(best) > 5 * float(data.induction_chance.where(data.induction.notnull()).mean())
+
+
+def test_a_target_of_several_tokens_does_not_concern_it() -> None:
+    text = wb.Prompt("abcab", target="de")
+    found, plain = (Attention()(model("gpt2"), prompt).data for prompt in (text, "abcab"))
+    assert found["sink"].equals(plain["sink"])

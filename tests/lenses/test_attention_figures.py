@@ -143,3 +143,9 @@ def test_the_report_of_input_attribution(attribution: wb.Result) -> None:
     gradients = InputAttribution(methods=["gradient_x_input"])
     rows = gradients(model("gpt2"), wb.Prompt("abc", target=65)).rows()
     assert InputAttribution.section(pl.LazyFrame(rows)).listings[0].table.height == 2
+
+
+def test_the_heading_writes_the_query_as_it_is() -> None:
+    result = InputAttribution()(model("gpt2"), "a<")
+    (heading,) = result.plot().layout.annotations
+    assert heading.text == "ALTI, rolled out to the input, at &lt; 1"

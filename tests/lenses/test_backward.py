@@ -11,6 +11,7 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import BackwardLens
+from lenses.aim import Aim
 from lenses.backward.factors import gradient_norm, shares, spectrum
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
 from workbench.atlas import prompts_path
@@ -177,6 +178,21 @@ def test_a_long_target_is_the_sum_of_its_tokens() -> None:
     assert found["loss"].isel().values[0] > 0
 
 
+def test_the_rank_is_of_the_token_that_is_predicted_there() -> None:
+    """At the last block the shift at each place of a long target points to its own token."""
+    prompts = [wb.Prompt("The Eiffel", target="st!", id="long"), wb.Prompt("Rome", target="e")]
+    lens = BackwardLens(maps=["ff2"], dominant=None)
+    data = lens(model("gpt2"), prompts).data
+    long = data.isel(place=np.flatnonzero(data.prompt.values == "long"), map=0).sel(layer=LAYERS)
+    here = long.sel(variant="model")
+    assert here.aimed_id.values.tolist() == [82] * 10 + [83, 0]  # "s", then "t" and "!"
+    assert here.target_rank.values[-3:].tolist() == [1, 1, 1]
+    assert here.rest_rank.isnull().all()
+    random = long.sel(variant="random target")
+    assert random.aimed_id.values.tolist() != here.aimed_id.values.tolist()
+    assert random.target_rank.values[-3:].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "mixtral"])
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_a_batch_is_its_prompts_one_by_one(family: str, padding: Any) -> None:
@@ -271,6 +287,26 @@ def test_difference_is_the_foils_logit_less_the_targets() -> None:
     assert result.data["loss"].values[0, 0] == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_a_small_loss_keeps_its_digits() -> None:
+    """Where logsumexp(logits) - logit would lose them, and the gradient at the target with them."""
+    hooked = model("gpt2")
+    aim = Aim.of(hooked, hooked.batch(PROMPTS[1]), against_foil=False)
+    where, target = aim.batch.places(aim.at), hooked.encode(PROMPTS[1]).target
+    logits = torch.randn(1, hooked.vocab_size, generator=torch.Generator().manual_seed(0))
+    for size in (-20.0, 0.0, 10.0, 20.0, 40.0):
+        logits[0, target] = size
+        here, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+        loss = aim.losses(here, where)[0]
+        others = torch.cat([exact[0, :target], exact[0, target + 1 :]]).logsumexp(0)
+        expected = torch.log1p((others - exact[0, target]).exp())
+        (slope,), (known,) = (
+            torch.autograd.grad(value, at) for value, at in ((loss, here), (expected, exact))
+        )
+        # float32's eps over 257 terms, and of a logit of 40
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        torch.testing.assert_close(slope.double(), known, rtol=1e-5, atol=0)
+
+
 def test_half_precision_says_so() -> None:
     result = BackwardLens(controls=False)(
         wb.load("atlas", dtype="bfloat16"), wb.Prompt("The", target=" the")
@@ -316,6 +352,8 @@ def test_bad_input_is_refused(
         ({"maps": ["ff3"]}, "maps \\['ff3'\\]: expected some of mlp, attention, all, ff1"),
         ({"readout": "odder"}, "readout is 'odder': expected one of odd, paper, normalized"),
         ({"top_k": 0}, "top_k is 0"),
+        ({"seed": "abc"}, "seed is 'abc': expected a whole number from 0"),
+        ({"seed": -1}, "seed is -1"),
         ({"dominant": 1.5}, "dominant is 1.5"),
     ],
 )

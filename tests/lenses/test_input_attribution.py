@@ -246,6 +246,24 @@ def test_half_precision_is_computed_in_single() -> None:
     np.testing.assert_allclose(data.alti.sum("key"), 1, atol=1e-5)  # float32, 16 terms
 
 
+def test_half_precision_says_what_it_does_to_gradients() -> None:
+    half, prompt = wb.load(hf_model("llama", torch.bfloat16), tokenizer(bos=True)), "Rome"
+    result = InputAttribution(methods=GRADIENTS)(half, wb.Prompt(prompt, target=65, foil=66))
+    assert result.data.gradient_x_input.dtype == np.float32
+    assert np.isfinite(result.data.integrated_gradients_residual).all()
+    (remark,) = result.provenance["remarks"]
+    assert remark.startswith("bfloat16: a gradient that came back")
+    assert InputAttribution().remarks(half) == []
+    assert InputAttribution(methods=GRADIENTS).remarks(model("gpt2")) == []
+
+
+def test_a_target_that_is_its_own_foil_has_no_gradient() -> None:
+    same = wb.Prompt("Rome", target="a", foil="a")
+    with pytest.raises(wb.TargetError, match="'a' as target and as foil, whose difference has no"):
+        InputAttribution(methods=["gradient_x_input"])(model("gpt2"), same)
+    assert InputAttribution()(model("gpt2"), same).data.sizes["place"] == 1
+
+
 def test_rows() -> None:
     prompts = [wb.Prompt("abc", target=65, id="p"), wb.Prompt("abcde", target=65, id="q")]
     lens = InputAttribution(methods=["raw", "alti", "gradient_x_input"])

@@ -320,3 +320,17 @@ def test_a_faulty_instrument_is_an_error_and_the_others_go_on(tmp_path: Path) ->
     assert {error["error"] for error in errors} == {"unexpected TypeError: a mistake"}
     (rows,) = out.glob("shards/*/logit_lens.parquet")
     assert set(pl.read_parquet(rows)["prompt"]) == {0, 1}
+
+
+@dataclass(frozen=True)
+class Doubtful(Picky):
+    """An instrument that says how far it can be trusted."""
+
+    def remarks(self, model: Any) -> list[str]:
+        return [f"measured in {model.dtype}, <i>roughly</i>"]
+
+
+def test_what_an_instrument_says_of_its_trust_is_on_the_page(tmp_path: Path) -> None:
+    report(hooked(), ["Rome"], [Doubtful()], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "measured in torch.float32, &lt;i&gt;roughly&lt;/i&gt;." in page

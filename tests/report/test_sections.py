@@ -12,6 +12,7 @@ import torch
 
 from tests.report.toys import MeanState, Picky
 from tests.tiny import model
+from workbench.report.charts import layer_lines
 from workbench.report.sections import generic_section
 from workbench.report.words import cell, figure_json, kind
 
@@ -86,6 +87,20 @@ def test_fewer_prompts_at_some_layers_are_said() -> None:
     value = pl.when(pl.col("layer") == 2, pl.col("prompt") == "p1").then(None).otherwise("x0")
     table = rows().with_columns(x0=value)
     assert "n = 8 to 9 prompts" in generic_section(Picky, table.lazy(), None).plots[0].caption
+
+
+def test_no_two_lines_of_a_plot_look_the_same() -> None:
+    names = [f"line {i}" for i in range(12)]
+    table = pl.DataFrame(
+        [
+            {"name": name, "layer": layer, "value": 1.0, "low": None, "high": None, "n": 2}
+            for name in names
+            for layer in (1, 2)
+        ]
+    )
+    lines = layer_lines(table, "value", line="name", names=names).data
+    looks = {(line.line.color, line.line.dash, line.marker.symbol) for line in lines}
+    assert len(looks) == len(lines) == 12
 
 
 def test_a_set_level_result_has_its_own_figure() -> None:

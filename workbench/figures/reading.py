@@ -51,6 +51,8 @@ def chosen(name: str, asked: Any, values: npt.NDArray[Any]) -> Any:
     known = list(dict.fromkeys(values.tolist()))
     if asked is None:
         return known[0]
+    if asked not in known and str(asked) in known:  # ids beside indices are all texts
+        return str(asked)
     if asked not in known:
         shown = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
         raise ResultError(f"no {name} {asked!r} in this result: expected one of {shown}")

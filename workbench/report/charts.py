@@ -93,14 +93,17 @@ def _layout(x_axis: dict[str, Any], y_axis: dict[str, Any]) -> dict[str, Any]:
 
 def _line(name: str, part: pl.DataFrame, style: int, *, named: bool) -> list[go.Scatter]:
     colour = LIGHT.series[style % len(LIGHT.series)]
+    look = style + style // len(
+        LIGHT.series
+    )  # a colour that comes again has another dash and marker
     middle = go.Scatter(
         x=part["layer"].to_list(),
         y=part["value"].to_list(),
         name=markup(name),
         showlegend=named,
         mode="lines+markers",
-        line={"color": colour, "width": 2, "dash": DASHES[style % len(DASHES)]},
-        marker={"symbol": SYMBOLS[style % len(SYMBOLS)], "size": 6},
+        line={"color": colour, "width": 2, "dash": DASHES[look % len(DASHES)]},
+        marker={"symbol": SYMBOLS[look % len(SYMBOLS)], "size": 6},
         customdata=part.select("low", "high", "n").rows(),
         hovertemplate=_hover(name),
     )
