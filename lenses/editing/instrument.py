@@ -96,6 +96,7 @@ class EditEffect(Driving):
     long_targets: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    most_prompts: ClassVar[int | None] = 1
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = RANGES
     citation: ClassVar[Citation] = Citation(
         "Answers were edited into {model} by one forward pass (imprint and shift; Katz et al., 2024; "

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["NeuronView"]
 
 ENDS = ("promoted", "suppressed")
+TOKEN_BYTES = 12  # of each token of a window
+MOST_BYTES = 2**33  # of all windows
 LEAST = {"top": 1, "top_k": 1, "contexts": 1, "window": 0}
 
 
@@ -136,8 +138,18 @@ class NeuronView(SetLevel):
             raise SettingError(
                 f"neurons: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
             )
+        self._require_room(len(self.neurons) or width)
         if self.readout == "odd":
             _require_linear(model)
+
+    def _require_room(self, followed: int) -> None:
+        """Refuse contexts that no memory holds."""
+        size = followed * self.contexts * (2 * self.window + 1) * TOKEN_BYTES
+        if size > MOST_BYTES:
+            raise SettingError(
+                f"neurons: contexts={self.contexts} with window={self.window} of {followed} neurons take "
+                f"{size / 2**30:.0f} GiB: expected at most {MOST_BYTES / 2**30:.0f}; give fewer, or neurons"
+            )
 
     def reads(self, model: Model) -> Read:
         """The activations of the layer's neurons."""

@@ -85,6 +85,15 @@ def test_batches_and_seeds_do_not_matter_but_to_the_random_direction() -> None:
     assert float(largest.drop_sel(edit="random").max()) < 1e-9
 
 
+def test_progress_is_told_after_each_prompt() -> None:
+    settings = {"layers": [2], "eta": 1.0, "paraphrases": 2, "neighbours": 2}
+    seen: list[wb.Progress] = []
+    EditEffect(**settings)(model("gpt2"), PROMPTS, progress=seen.append)
+    assert len(seen) == len(PROMPTS) + 1
+    with pytest.raises(wb.SettingError, match="batch_size is 0"):
+        EditEffect(**settings)(model("gpt2"), PROMPTS, batch_size=0)
+
+
 def test_counterfactuals_of_atlas() -> None:
     facts = wb.PromptSet.read(prompts_path("facts"))
     drawn = counterfactuals(facts)
