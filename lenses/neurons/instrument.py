@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -104,6 +104,8 @@ class NeuronView(SetLevel):
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.neurons, int | Iterable):
+            raise SettingError(f"neurons: {self.neurons!r}: expected indices in the layer, from 0")
         given = (self.neurons,) if isinstance(self.neurons, int) else tuple(self.neurons)
         object.__setattr__(self, "neurons", given)
         object.__setattr__(self, "positions", checked_positions(self.positions))
