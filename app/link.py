@@ -12,6 +12,7 @@ from app.instruments import kinds, shares_the_pass
 from app.state import Asked, Run, Settings
 from workbench import PromptSet
 from workbench.figures import shorten
+from workbench.settings import settings_of
 
 __all__ = ["Link", "asked_of", "query"]
 
@@ -157,12 +158,19 @@ def _unused(names: Sequence[str], looks: Collection[str]) -> Iterator[str]:
     known = {*NAMES, *NUMBERS, *looks}
     for name, count in Counter(names).items():
         said = shorten(name, LONGEST_SAID)
-        if name not in known and "." not in name:
+        if name not in known and not _sets(name):
             yield f"“{said}”, which is no part of a link"
         elif count > 1:
             yield f"all but the last “{said}” of {count}"
         elif name in OF_PROMPT and "prompt" not in names:
             yield f"the {name}, which needs a prompt in the link"
+
+
+def _sets(name: str) -> bool:
+    """Whether this names a setting of an installed instrument."""
+    instrument, _, setting = name.partition(".")
+    kind = kinds().get(instrument)
+    return kind is not None and setting in (it.name for it in settings_of(kind))
 
 
 def _whole(value: str | None) -> bool:

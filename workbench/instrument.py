@@ -92,6 +92,8 @@ class Instrument(ABC):
         needs_weights: whether it reads the model's weights, which a store of activations lacks.
         files: settings that name a file; a page takes for them the names that it offers, no path.
         costly: whether the app measures it from its own tab alone, and not with every prompt.
+        most_prompts: the most in a batch, where it works prompt by prompt all the same, so that a long
+            run tells how far it is and can be cancelled; None where batches save time.
         ranges: the least and the largest that a variable can be, by its name, where it has such
             ends: a report's intervals are cut there.
     """
@@ -103,6 +105,7 @@ class Instrument(ABC):
     needs_weights: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
+    most_prompts: ClassVar[int | None] = None
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __call__(self, model: Model, prompts: Prompts, **options: Any) -> Result:

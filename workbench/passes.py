@@ -102,9 +102,15 @@ class _Job:
             [len(p) for p in encoded],
             n_sites=len(sites),
             last_layer=max((s.layer for s in sites), default=model.n_layers),
-            batch_size=batch_size,
+            batch_size=_most(instruments, batch_size),
         )
         return cls(model, instruments, chosen, encoded, reads, planned)
+
+
+def _most(instruments: Sequence[Instrument], batch_size: int | None) -> int | None:
+    """The most prompts in a batch: the least of what is asked and what the instruments say."""
+    asked = (batch_size, *(instrument.most_prompts for instrument in instruments))
+    return min((most for most in asked if most is not None), default=None)
 
 
 def plan(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "called", "plot_layers", "require_one_model"]
 
+NAMED = 3  # changed maps that a name lists; of more it says how many
+
 
 def _write_netcdf(result: Result, path: Path) -> None:
     result.data.to_netcdf(path, engine="h5netcdf")
@@ -150,9 +152,13 @@ def require_one_model(results: Sequence[Result]) -> None:
 
 
 def called(model: Mapping[str, Any]) -> str:
-    """What the provenance of a model calls it: its name, and that of the adapter that was on."""
-    adapter = model.get("adapter")
-    return str(model["name"]) if adapter is None else f"{model['name']} + {adapter['name']}"
+    """What the provenance of a model calls it: its name, the adapter that was on, the changed maps."""
+    adapter, changes = model.get("adapter"), model.get("changes", [])
+    name = str(model["name"]) if adapter is None else f"{model['name']} + {adapter['name']}"
+    if len(changes) > NAMED:
+        return f"{name} with {len(changes)} maps changed"
+    changed = " and ".join(f"{change['map']} of layer {change['layer']}" for change in changes)
+    return f"{name} with {changed} changed" if changed else name
 
 
 def _identity(model: Mapping[str, Any]) -> tuple[str, str]:

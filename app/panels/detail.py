@@ -42,7 +42,7 @@ def layout() -> html.Div:
         html.H3("Top tokens of this cell"),
         graph(BARS, 222),
         html.H3("This position along the layers"),
-        graph(ids.CURVES, 290),
+        graph(ids.CURVES, 360),
     ]
     # Not in the document before there is something to draw: an empty figure costs as much.
     drawn = dmc.Collapse(lens, id=LENS, opened=False, transitionDuration=0)

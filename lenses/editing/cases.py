@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from workbench.errors import PromptError
+from workbench.errors import PromptError, SettingError
 from workbench.prompts import Prompt, PromptSet
 
 __all__ = ["KINDS", "Case", "cases", "counterfactuals"]
@@ -98,12 +98,16 @@ def counterfactuals(
 
     Raises:
         PromptError: a prompt lacks one of the fields.
+        SettingError: a number below 0, or no prompts.
 
     >>> from workbench.atlas import prompts_path
     >>> drawn = counterfactuals(PromptSet.read(prompts_path("facts")), prompts=2)
     >>> len(drawn), len(drawn[0].extra["paraphrases"]), len(drawn[0].extra["neighbours"])
     (2, 1, 8)
     """
+    for name, value, least in (("neighbours", neighbours, 0), ("prompts", prompts, 1)):
+        if value is not None and value < least:
+            raise SettingError(f"{name} is {value}: expected a whole number, at least {least}")
     by_fact: dict[tuple[str, str], list[Prompt]] = {}
     for prompt in facts:
         by_fact.setdefault(_fact(prompt), []).append(prompt)

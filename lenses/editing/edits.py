@@ -48,7 +48,7 @@ Scale = Literal["state", "raw"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightEdit:
     """Weights to be changed, by (map, layer); nothing is written.
 
@@ -57,6 +57,13 @@ class WeightEdit:
     """
 
     changes: Changes
+
+    def __repr__(self) -> str:
+        maps = (
+            f"{name} of layer {layer}, rank {len(change.left)}"
+            for (name, layer), change in self.changes.items()
+        )
+        return f"<edit of {'; '.join(maps)}: norm {self.norm:.4g}>"
 
     @property
     def change(self) -> Change:
@@ -203,7 +210,10 @@ class GradientStep:
 
     def __post_init__(self) -> None:
         require_size("lr", self.lr)
-        if isinstance(self.maps, str) or not self.maps:
+        pairs = not isinstance(self.maps, str) and all(
+            isinstance(one, tuple | list) and len(one) == 2 for one in self.maps
+        )
+        if not (pairs and self.maps):
             raise SettingError(f"maps is {self.maps!r}: expected (name, layer) pairs, at least one")
 
     def of(self, model: Model, prompt: Prompts) -> WeightEdit:

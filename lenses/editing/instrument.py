@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
@@ -96,6 +96,7 @@ class EditEffect(Driving):
     long_targets: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    most_prompts: ClassVar[int | None] = 1
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = RANGES
     citation: ClassVar[Citation] = Citation(
         "Answers were edited into {model} by one forward pass (imprint and shift; Katz et al., 2024; "
@@ -110,6 +111,11 @@ class EditEffect(Driving):
     )
 
     def __post_init__(self) -> None:
+        for field, value in (("eta", self.eta), ("layers", self.layers)):
+            if not isinstance(value, int | float | Iterable):
+                raise SettingError(f"edit: {field} is {value!r}: expected one or several numbers")
+        if type(self.seed) is not int:
+            raise SettingError(f"edit: seed is {self.seed!r}: expected a whole number")
         etas = (self.eta,) if isinstance(self.eta, int | float) else tuple(self.eta)
         layers = (self.layers,) if isinstance(self.layers, int) else self.layers
         object.__setattr__(self, "eta", self.eta if isinstance(self.eta, int | float) else etas)

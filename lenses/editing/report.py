@@ -22,7 +22,7 @@ from workbench.report.summaries import shares
 __all__ = ["section"]
 
 KINDS = {
-    "prompt": ("prompt", "success", "The target ranks first on the edited prompt"),
+    "prompt": ("edited prompt", "success", "The target ranks first on the edited prompt"),
     "paraphrase": ("paraphrases", "success", "The target ranks first on its paraphrases"),
     "neighbour": ("neighbours kept", "kept", "Neighbours keep their top token"),
 }

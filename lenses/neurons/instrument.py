@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["NeuronView"]
 
 ENDS = ("promoted", "suppressed")
+TOKEN_BYTES = 12  # of each token of a window
+MOST_BYTES = 2**33  # of all windows
 LEAST = {"top": 1, "top_k": 1, "contexts": 1, "window": 0}
 
 
@@ -103,6 +105,8 @@ class NeuronView(SetLevel):
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.neurons, int | Iterable):
+            raise SettingError(f"neurons: {self.neurons!r}: expected indices in the layer, from 0")
         given = (self.neurons,) if isinstance(self.neurons, int) else tuple(self.neurons)
         object.__setattr__(self, "neurons", given)
         object.__setattr__(self, "positions", checked_positions(self.positions))
@@ -137,8 +141,18 @@ class NeuronView(SetLevel):
             raise SettingError(
                 f"neurons: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
             )
+        self._require_room(len(self.neurons) or width)
         if self.readout == "odd":
             _require_linear(model)
+
+    def _require_room(self, followed: int) -> None:
+        """Refuse contexts that no memory holds."""
+        size = followed * self.contexts * (2 * self.window + 1) * TOKEN_BYTES
+        if size > MOST_BYTES:
+            raise SettingError(
+                f"neurons: contexts={self.contexts} with window={self.window} of {followed} neurons take "
+                f"{size / 2**30:.0f} GiB: expected at most {MOST_BYTES / 2**30:.0f}; give fewer, or neurons"
+            )
 
     def reads(self, model: Model) -> Read:
         """The activations of the layer's neurons."""

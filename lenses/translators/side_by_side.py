@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["side_by_side"]
 
 SITE = "resid_post"
+LETTERS = 40  # of a prompt that an error repeats
 CURVES = {"kl": "KL(final || layer), nat", "entropy": "entropy, nat"}
 
 
@@ -108,7 +110,17 @@ def _require_comparable(results: Sequence[Result]) -> None:
 
 
 def _require_same_token(places: Mapping[str, xr.Dataset]) -> None:
-    found = {(int(place["position"]), str(place["token"])) for place in places.values()}
-    if len(found) > 1:
-        said = ", ".join(f"{token!r} at position {at}" for at, token in sorted(found))
+    found = {_cell(place) for place in places.values()}
+    if len({cell[:2] for cell in found}) > 1:
+        said = ", ".join(sorted({words for *_, words in found}))
         raise ResultError(f"results of different prompts share no cells: {said}")
+
+
+def _cell(place: xr.Dataset) -> tuple[tuple[int, ...], int, str]:
+    """Token ids of the prompt and the position in it, and both in words."""
+    from workbench.figures import shorten
+
+    asked = {one["name"]: one for one in json.loads(place.attrs["provenance"])["prompts"]}
+    own, at = asked[place["prompt"].item()], int(place["position"])
+    words = f"{place['token'].item()!r} at position {at} of {shorten(own['text'], LETTERS)!r}"
+    return tuple(own["ids"]), at, words

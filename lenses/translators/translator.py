@@ -23,6 +23,7 @@ from torch import Tensor
 from workbench.errors import ModelError, ResultError
 from workbench.instrument import Citation
 from workbench.models.protocol import Model
+from workbench.results import called
 from workbench.shown import destination
 from workbench.store.shards import Shards
 
@@ -32,6 +33,7 @@ FORMAT = 1
 SUFFIX = ".safetensors"
 METADATA = "lens"
 DIGITS = 16  # of a file's SHA-256
+HASHES = ("weights", "adapter", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -178,11 +180,11 @@ class Translator(ABC):
             ModelError: the weights, the adapter or the tokenizer are others.
         """
         here = identity(model)
-        for what in ("weights", "adapter", "tokenizer"):
+        for what in HASHES:
             if self.made.model[what] != here[what]:
                 raise ModelError(
                     f"{self.title.lower()} {self.hash[:8]} was fitted on {self.made.model['name']} "
-                    f"({what} {self.made.model[what]}), and this is {here['name']} ({what} "
+                    f"({what} {self.made.model[what]}), and this is {called(model.provenance())} ({what} "
                     f"{here[what]}): fit one on this model"
                 )
 
@@ -206,18 +208,19 @@ def load_lens(path: str | Path) -> Translator:
         raise ResultError(f"no lens file {path}: fit one with `workbench fit`")
     try:
         with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {})[METADATA])
+            said = dict(json.loads((file.metadata() or {})[METADATA]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         kind = {kind.name: kind for kind in Translator.__subclasses__()}[said.pop("kind")]
         if said.pop("format") != FORMAT:
-            raise ResultError(f"{path} is of another format: use the version that made it")
+            raise ResultError("another format: use the version that made it")
         lens = kind(tensors, Made(**said), path)
+        _ = [lens.made.model[name] for name in ("name", *HASHES)]
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ResultError(f"{path} is no safetensors file, or was cut short: {reason}") from None
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ResultError):
-            raise ResultError(f"{path}: {str(error).removeprefix(f'{path} ')}") from None
+            raise ResultError(f"{path}: {error}") from None
         raise ResultError(f"{path} holds no lens of this workbench: fit one anew") from None
     with path.open("rb") as content:
         lens.hash = hashlib.file_digest(content, "sha256").hexdigest()[:DIGITS]

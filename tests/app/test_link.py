@@ -84,12 +84,17 @@ def test_a_number_too_long_to_be_one_is_named(name: str) -> None:
 
 
 def test_what_a_link_says_in_vain_is_named() -> None:
-    link = read("?prompt=The+city&hue=red&layer=2&layer=3&with=a,,&" + "x" * 90 + "=1")
+    link = read(
+        "?prompt=The+city&hue=red&layer=2&layer=3&with=a,,&logit_lens.top_k=3&aura.size=1"
+        "&edit.size=1&" + "x" * 90 + "=1"
+    )
     assert link.place["layer"] == 3
     assert link.beside == ("a",)
     assert link.unused == (
         "“hue”, which is no part of a link",
         "all but the last “layer” of 2",
+        "“aura.size”, which is no part of a link",
+        "“edit.size”, which is no part of a link",
         f"“{'x' * 29}…”, which is no part of a link",
     )
 

@@ -140,6 +140,7 @@ def test_curves_of_a_cell_differ_by_more_than_colour(result: wb.Result) -> None:
     assert len(looks) == len(drawn.data) == 3
     assert drawn.layout.yaxis2.title.text == "entropy, nat"
     assert drawn.layout.shapes[0].x0 == 3
+    assert drawn.layout.height == 360  # room for a legend of three lines
 
 
 def test_figures_leave_the_global_templates_alone(result: wb.Result) -> None:

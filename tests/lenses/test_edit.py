@@ -85,6 +85,15 @@ def test_batches_and_seeds_do_not_matter_but_to_the_random_direction() -> None:
     assert float(largest.drop_sel(edit="random").max()) < 1e-9
 
 
+def test_progress_is_told_after_each_prompt() -> None:
+    settings = {"layers": [2], "eta": 1.0, "paraphrases": 2, "neighbours": 2}
+    seen: list[wb.Progress] = []
+    EditEffect(**settings)(model("gpt2"), PROMPTS, progress=seen.append)
+    assert len(seen) == len(PROMPTS) + 1
+    with pytest.raises(wb.SettingError, match="batch_size is 0"):
+        EditEffect(**settings)(model("gpt2"), PROMPTS, batch_size=0)
+
+
 def test_counterfactuals_of_atlas() -> None:
     facts = wb.PromptSet.read(prompts_path("facts"))
     drawn = counterfactuals(facts)
@@ -112,6 +121,18 @@ def test_a_fact_without_a_relation_is_refused() -> None:
         counterfactuals(wb.PromptSet.of([fact]))
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"neighbours": -1}, "neighbours is -1: expected a whole number, at least 0"),
+        ({"prompts": -5}, "prompts is -5: expected a whole number, at least 1"),
+    ],
+)
+def test_counts_of_counterfactuals_are_checked(asked: dict, message: str) -> None:
+    with pytest.raises(wb.SettingError, match=message):
+        counterfactuals(wb.PromptSet.read(prompts_path("facts")), **asked)
+
+
 BAD = [
     ({"paraphrases": "x"}, "paraphrases is 'x': expected a list"),
     ({"paraphrases": [3]}, "paraphrase 3: expected a text"),
@@ -136,6 +157,9 @@ def test_bad_fields_are_refused_in_one_line(extra: dict, message: str) -> None:
         ({"layers": []}, "layers is \\(\\): expected distinct values"),
         ({"eta": (1.0, 1.0)}, "eta is \\(1.0, 1.0\\): expected distinct"),
         ({"eta": 0.0}, "eta is 0.0"),
+        ({"eta": None}, "eta is None: expected one or several numbers"),
+        ({"layers": None}, "layers is None: expected one or several numbers"),
+        ({"seed": "a"}, "seed is 'a': expected a whole number"),
         ({"neighbours": -1}, "neighbours is -1"),
     ],
 )
@@ -173,6 +197,8 @@ def test_figure_panels_facts_and_section_of_atlas() -> None:
     mean = table.filter(kind="neighbour", method="gradient", layer=6)["kept"].mean()
     row = shown.filter(pl.col("method") == "gradient step", pl.col("layer") == 6)
     assert row["neighbours kept"].item().startswith(f"{100 * float(mean):.0f}%")
+    # A column "prompt" would be taken for names of prompts, and texts be put beside it.
+    assert shown.columns[3:] == ["edited prompt", "paraphrases", "neighbours kept"]
     assert all(math.isfinite(h.value) for h in section.headlines)
     with pytest.raises(wb.ResultError, match="no eta 7"):
         result.plot(eta=7)

@@ -142,6 +142,7 @@ def test_an_edit_can_be_made_larger() -> None:
     torch.testing.assert_close(
         edit.times(2.5).change.formed, ImprintShift(2, 2.5, "raw").of(hooked, PROMPT).change.formed
     )
+    assert repr(edit) == f"<edit of ff2 of layer 2, rank 1: norm {edit.norm:.4g}>"
     assert edit.times(-2.0).norm == pytest.approx(2 * edit.norm)
 
 
@@ -151,6 +152,7 @@ REFUSED = [
     (lambda: ImprintShift(2, 1.0, "big"), "scale is 'big': expected one of state, raw"),  # type: ignore[arg-type]
     (lambda: GradientStep([("ff2", 1)], float("inf")), "lr is inf"),
     (lambda: GradientStep([], 1.0), "expected \\(name, layer\\) pairs"),
+    (lambda: GradientStep(["ff2"], 1.0), "expected \\(name, layer\\) pairs"),  # type: ignore[list-item]
     (lambda: ImprintShift(9).of(model("gpt2"), PROMPT), "has no layer 9"),
     (lambda: ImprintShift(2).of(model("gpt2"), TEXT), "has no target"),
     (lambda: ImprintShift(2).of(model("gpt2"), [PROMPT, LONG]), "2 prompts: expected one"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from lenses import LogitLens, side_by_side
+from lenses import ImprintShift, LogitLens, side_by_side
 from tests.lenses.fitted import jacobian, tuned
 from tests.tiny import model
 from workbench.jobs.keys import keys
@@ -114,7 +114,14 @@ def test_side_by_side_aligns_tokens_and_curves(atlas: wb.Engine) -> None:
     for given, said in (
         ([], "no results"),
         ([results[0], results[0]], "expected results of a lens each"),
-        ([results[0], LogitLens(lens=lenses[1])(atlas, "A b c")], "different prompts"),
+        (
+            [results[0], LogitLens(lens=lenses[1])(atlas, "A b c")],
+            "cells: ' c' at position 2 of 'A b",
+        ),
+        (
+            [LogitLens()(atlas, "Rome is in"), LogitLens(lens=lenses[1])(atlas, "Vienna is in")],
+            "of 'Rome is in', .* of 'Vienna is in'",
+        ),
         ([results[0], LogitLens()(model("gpt2"), "Rome")], "different models"),
         ([LogitLens(sites=["mlp_out"])(atlas, "Rome")], "expected a logit-lens result"),
     ):
@@ -131,6 +138,12 @@ def test_what_cannot_be_read_is_refused(atlas: wb.Engine, tmp_path: Path) -> Non
         LogitLens(lens=None)  # type: ignore[arg-type]
     with pytest.raises(wb.ModelError, match="was fitted on atlas .weights"):
         LogitLens(lens=tuned(atlas))(model("gpt2"), "Rome")
+    edited = ImprintShift(2).of(atlas, PROMPT)
+    with (
+        edited.on(atlas) as view,
+        pytest.raises(wb.ModelError, match="this is atlas with ff2 of layer 2 changed .weights"),
+    ):
+        LogitLens(lens=tuned(atlas))(view, "Rome")
     unsaved = plain_instrument(LogitLens(lens=tuned(atlas)))
     with pytest.raises(wb.SettingError, match="was not saved: save it first"):
         instrument_of(unsaved)(atlas, PROMPT)

@@ -166,11 +166,13 @@ def test_left_out_positions_have_tokens_but_no_activations() -> None:
     [
         ({"layer": 0}, "has no layer 0"),
         ({"neurons": [64]}, "no neuron 64 in layer 1: expected 0..63"),
+        ({"neurons": None}, "neurons: None: expected indices"),
         ({"neurons": [1, 1]}, "expected distinct indices"),
         ({"neurons": [-1]}, "expected distinct indices"),
         ({"top": 65}, "top is 65: layer 1 has 64 neurons"),
         ({"top_k": 300}, "the vocabulary has 257"),
         ({"contexts": 0}, "contexts is 0: expected a whole number, at least 1"),
+        ({"contexts": 10**9}, "contexts=1000000000 with window=8 of 64 neurons take .* GiB"),
         ({"readout": "x"}, "readout is 'x': expected one of odd"),
     ],
 )

@@ -127,6 +127,10 @@ def test_files_and_their_refusals(tmp_path: Path) -> None:
         (path.read_bytes()[:-100], "was cut short"),
         (b"PK\3\4 no such thing", "no safetensors file"),
         (header(path, lambda it: it | {"kind": "sae"}), "no lens of this workbench"),
+        (header(path, lambda it: "x"), "no lens of this workbench"),
+        (header(path, lambda it: it | {"model": {"n_layers": 3}}), "no lens of this workbench"),
+        (header(path, lambda it: it["model"].pop("weights") and it), "no lens of this workbench"),
+        (header(path, lambda it: it | {"format": 9}), "broken.safetensors: another format"),
         (header(path, lambda it: it["model"].update(d_model=8) or it), "expected"),
     ):
         broken = tmp_path / "broken.safetensors"

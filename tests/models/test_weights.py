@@ -11,6 +11,7 @@ import workbench as wb
 from tests.models.test_engine import close
 from tests.tiny import DENSE, FAMILIES, LAYERS, TEXTS, hf_model, model, tokenizer, tokenizer_of
 from workbench.models.norms import Norm
+from workbench.results import called
 
 TEXT = "a b c d e f"
 T5 = ["t5", "t5_gated"]
@@ -124,6 +125,9 @@ def test_changes_add_up_and_are_said() -> None:
     (said,) = once.provenance()["changes"]
     assert (said["map"], said["layer"], said["rank"]) == ("ff2", 2, 3)
     assert "changes" not in hooked.provenance()
+    assert called(once.provenance()) == f"{hooked.name} with ff2 of layer 2 changed"
+    many = once.with_changes({("ff1", layer): change_of(hooked, "ff1") for layer in (1, 2, 3)})
+    assert called(many.provenance()) == f"{hooked.name} with 4 maps changed"
     weights = {m.provenance()["weights"] for m in (hooked, once, twice)}
     assert len(weights) == 2
 

@@ -15,6 +15,7 @@ from workbench.figures.tokens import markup
 
 __all__ = ["Curves", "layer_curves", "layer_mark"]
 
+LEGEND = 20  # pixels of one line of the legend; two lines fit without
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 
@@ -39,7 +40,7 @@ def layer_curves(stack: Sequence[Curves], theme: Theme) -> go.Figure:
         margin={"l": 48, "r": 12, "t": 26, "b": 40},
         xaxis=_layer_axis(stack, theme),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        height=150 * len(stack) + 40,
+        height=150 * len(stack) + 40 + LEGEND * max(0, len(lines) - 2),
     )
     for index, curves in enumerate(stack):
         layout[f"yaxis{_suffix(index)}"] = _value_axis(curves, index, stack, theme)
