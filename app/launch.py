@@ -42,7 +42,8 @@ def launch(
     first = next(iter(models))
     if lenses is not None and not lenses.is_dir():
         raise SettingError(f"--lens-root {lenses} is no folder")
-    with Desk(home or default_home(), models, devices=devices or None, preload=first) as desk:
+    folder, threads = home or default_home(), max(1, (os.cpu_count() or 2) - 1)  # one for the page
+    with Desk(folder, models, devices=devices or None, preload=first, threads=threads) as desk:
         try:
             serve(create_app(desk, lenses=lenses), host, port, token, ready=ready)
         except KeyboardInterrupt:

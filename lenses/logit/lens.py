@@ -140,6 +140,13 @@ class LogitLens(Reading):
                 f"logit_lens: top_k is {self.top_k}: the vocabulary has {model.vocab_size}"
             )
 
+    def remarks(self, model: Model) -> Sequence[str]:
+        """That a lens reads a view whose weights are changed, for which it was not fitted."""
+        lens = translator_of(self.lens)
+        if lens is None or lens.made.model["weights"] == model.provenance()["weights"]:
+            return []
+        return ["the lens was fitted on the model without its changes of weights"]
+
     def reads(self, model: Model) -> Read:
         """The sites at every layer, and the state after the last block."""
         return Read((*self.sites, ("resid_post", model.n_layers)), self.positions)

@@ -176,16 +176,22 @@ class Translator(ABC):
     def require(self, model: Model) -> None:
         """Refuse another model than the one that it was fitted on.
 
+        A view with changed weights may be read by a lens of the model without them, which shows what
+        the changes do to the states; the result says so.
+
         Raises:
             ModelError: the weights, the adapter or the tokenizer are others.
         """
-        here = identity(model)
+        here, said = identity(model), model.provenance()
+        if self.made.model["weights"] == said.get("unchanged_weights"):
+            here["weights"] = said["unchanged_weights"]
         for what in HASHES:
             if self.made.model[what] != here[what]:
                 raise ModelError(
-                    f"{self.title.lower()} {self.hash[:8]} was fitted on {self.made.model['name']} "
-                    f"({what} {self.made.model[what]}), and this is {called(model.provenance())} ({what} "
-                    f"{here[what]}): fit one on this model"
+                    f"{self.title.lower()} {self.hash[:8]} was fitted on {self.made.model['name']} in "
+                    f"{self.made.model['dtype']} ({what} {self.made.model[what]}), and this is "
+                    f"{called(said)} in {here['dtype']} ({what} {here[what]}): fit one on this model, or "
+                    "load it as it was"
                 )
 
     def _require_shapes(self) -> None:

@@ -145,7 +145,10 @@ class TorchModel(Engine):
 
     @override
     def provenance(self) -> dict[str, Any]:
-        return super().provenance() | ({"changes": said(self.changes)} if self.changes else {})
+        found = super().provenance()
+        if self.changes:
+            found |= {"changes": said(self.changes), "unchanged_weights": super()._weights()}
+        return found
 
     @override
     def _weights(self) -> str:
