@@ -57,7 +57,7 @@ def _controls() -> dmc.Group:
     scores = [{"value": name, "label": name.replace("_", " ")} for name in TITLES]
     return dmc.Group(
         [
-            choice(SCORE, "Score", scores, "induction"),
+            choice(SCORE, "Score", scores, "previous"),
             choice(HEAD, "Head", _heads(0), BEST),
         ]
     )

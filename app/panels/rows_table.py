@@ -107,4 +107,17 @@ def _text(value: Any) -> str:
         return value if value == value.strip() else visible(value)
     if isinstance(value, float):
         return f"{value + 0.0:.6g}"  # not "-0"
+    if _is_pairs(value):
+        return ", ".join(f"{visible(str(token))} {score:.4g}" for token, score in value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _is_pairs(value: Any) -> bool:
+    """Whether it is a list of (token, number), as tables of tokens are."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], str)
+        and isinstance(pair[1], float)
+        for pair in value
+    )

@@ -39,7 +39,7 @@ def figure(
     theme: str = "light",
     prompt: str | int | None = None,
     selected: tuple[int, int] | None = None,
-    score: str = "induction",
+    score: str = "previous",
     head: int | None = None,
 ) -> go.Figure:
     """The overview, and beside it one head's pattern where patterns were kept.
@@ -94,7 +94,7 @@ def overview(
     theme: str = "light",
     prompt: str | int | None = None,
     selected: tuple[int, int] | None = None,
-    score: str = "induction",
+    score: str = "previous",
     head: int | None = None,
 ) -> go.Figure:
     """Layer by head, coloured by a score's mean over the prompt.
@@ -150,7 +150,7 @@ def pattern(
     theme: str = "light",
     prompt: str | int | None = None,
     selected: tuple[int, int] | None = None,
-    score: str = "induction",
+    score: str = "previous",
     head: int | None = None,
 ) -> go.Figure:
     """One head's weights: a row a query, the first on top, a column a key.

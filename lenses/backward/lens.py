@@ -86,7 +86,7 @@ class BackwardLens(Driving):
     >>> BackwardLens()(model, wb.Prompt("The capital of France is", target=" Paris"))  # doctest: +SKIP
     """
 
-    maps: Sequence[str] = ("mlp",)
+    maps: str | Sequence[str] = "mlp"
     top_k: int = 5
     readout: ReadoutName = "odd"
     site: Literal["map", "residual"] = "map"

@@ -183,9 +183,27 @@ def test_rows_are_those_of_the_selected_prompt(results: dict[str, wb.Result]) ->
 
 
 def test_rows_are_shown_as_texts() -> None:
-    rows = [{"a.b": [["x", 1.5]], "token": " ", "none": None, "zero": -0.0, "n": 3, "e": 1e-9}]
+    rows = [
+        {
+            "a.b": [["x", 1.23456789]],
+            "list": [1, 2],
+            "token": " ",
+            "none": None,
+            "zero": -0.0,
+            "n": 3,
+            "e": 1e-9,
+        }
+    ]
     assert rows_table.texts(iter(rows)) == [
-        {"a.b": '[["x", 1.5]]', "token": "·", "none": "", "zero": "0", "n": "3", "e": "1e-09"}
+        {
+            "a.b": "x 1.235",
+            "list": "[1, 2]",
+            "token": "·",
+            "none": "",
+            "zero": "0",
+            "n": "3",
+            "e": "1e-09",
+        }
     ]
 
 

@@ -31,13 +31,13 @@ def test_a_head_is_chosen_its_pattern_drawn_and_the_place_shared(opened: Opened)
     click(page, "attention-pattern", 0, 1)  # the query at position 1
     expect(page.locator("#detail-heading")).to_contain_text("position 1")
     page.get_by_role("textbox", name="Score").click()
-    page.get_by_role("option", name="previous", exact=True).click()
-    page.wait_for_function("() => location.search.includes('score=previous')")
+    page.get_by_role("option", name="induction", exact=True).click()
+    page.wait_for_function("() => location.search.includes('score=induction')")
     other = opened("?" + urlsplit(page.url).query)
     expect(other.locator("#attention-pattern .js-plotly-plot .main-svg").first).to_be_visible()
     assert key_axis(other) == "layer 2, head 2: key"
     expect(other.locator("#detail-heading")).to_contain_text("layer 2 · position 1")
-    expect(other.get_by_role("textbox", name="Score")).to_have_value("previous")
+    expect(other.get_by_role("textbox", name="Score")).to_have_value("induction")
     other.get_by_text("Table", exact=True).click()
     expect(
         other.locator(".layers-table:visible th", has_text="induction_chance").first

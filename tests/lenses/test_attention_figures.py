@@ -56,7 +56,7 @@ def test_the_overview_marks_uniform_attention_and_the_head_furthest_above_it(
     ).values
     layer, head = best_head(one, "induction")
     assert excess[layer - 1, head] == excess.max()
-    figure = attention.plot(prompt="q", selected=(layer, 0), head=None)
+    figure = attention.plot(prompt="q", selected=(layer, 0), head=None, score="induction")
     box = figure.layout.shapes[0]
     assert (box.x0 + 0.5, box.y0 + 0.5) == (head, layer - 1)
     uniform = [t for t in figure.data[0].colorbar.ticktext if t.startswith("uniform")]
