@@ -22,7 +22,7 @@ __all__ = ["Bench"]
 
 SHORT = 8  # digits of the hash of a model's weights
 TITLE = 60  # letters of a prompt
-PATIENCE = 0.3  # seconds that a page waits before it shows progress; short prompts need less
+PATIENCE = 0.22  # seconds that a page waits before it shows progress; short prompts need less
 POLL = 0.01  # seconds
 
 
