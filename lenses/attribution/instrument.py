@@ -165,7 +165,7 @@ class DirectAttribution(Reading):
         return {
             "component": ["embed", *model.weights.branches],
             "layer": list(range(model.n_layers + 1)),
-            "head": list(range(model.weights.n_heads)),
+            "head": list(range(model.n_heads)),
             "k": list(range(1, self.top + 1)),
         }
 

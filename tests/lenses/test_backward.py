@@ -175,7 +175,8 @@ def test_a_long_target_is_the_sum_of_its_tokens() -> None:
     one = hooked.factors(text, loss, [("ff2", 2)], at="all")["ff2", 2]
     found = result.data.isel(variant=0, map=0).sel(layer=2)
     np.testing.assert_allclose(found["delta_norm"], one.delta.norm(dim=-1), rtol=1e-9)
-    assert found["loss"].isel().values[0] > 0
+    logits = hooked.capture(text, ["logits"])["logits", LAYERS]
+    np.testing.assert_allclose(result.data["loss"].values[0], float(loss(logits, None)), rtol=1e-9)  # type: ignore[arg-type]
 
 
 def test_the_rank_is_of_the_token_that_is_predicted_there() -> None:

@@ -100,14 +100,14 @@ class Weights:
         return last and self.multiplier == 1 and not self._added_by(name).endswith("layernorm")
 
     @property
-    def n_heads(self) -> int:
+    def _n_heads(self) -> int:
         """How many heads of queries one attention has."""
         return int(self._anatomy.config.num_attention_heads)
 
     @property
     def d_head(self) -> int:
         """Width of one head's output."""
-        return int(self.map("o", 1).weight.shape[0] // self.n_heads)
+        return int(self.map("o", 1).weight.shape[0] // self._n_heads)
 
     @property
     def last_mlp_map(self) -> str:
@@ -212,4 +212,4 @@ class Weights:
         Of a post-norm family, before that norm.
         """
         weight = self.map("o", layer).weight * self.multiplier
-        return weight.view(self.n_heads, -1, weight.shape[-1])
+        return weight.view(self._n_heads, -1, weight.shape[-1])
