@@ -64,6 +64,7 @@ def run(
     target_id: options.TargetId = None,
     foil: options.Foil = None,
     subject: options.Subject = None,
+    corrupted: options.Corrupted = None,
     settings: options.Settings = None,
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,
@@ -89,7 +90,7 @@ def run(
     from workbench.shown import destination
 
     configured = configure(instrument, settings or [])
-    chosen = prompts_of(prompt, chat, prompts, target, target_id, foil, subject)
+    chosen = prompts_of(prompt, chat, prompts, target, target_id, foil, subject, corrupted)
     if out is not None:
         destination(out, Result.writers)
     loaded = _load(
@@ -132,6 +133,7 @@ def compare(
     target_id: options.TargetId = None,
     foil: options.Foil = None,
     subject: options.Subject = None,
+    corrupted: options.Corrupted = None,
     settings: options.SettingsOfMany = None,
     batch_size: options.BatchSize = None,
     dtype: options.Dtype = None,
@@ -150,7 +152,7 @@ def compare(
     from app.report_command import configured
 
     chosen = configured(instruments, settings or [])
-    asked = prompts_of(prompt, chat, prompts, target, target_id, foil, subject)
+    asked = prompts_of(prompt, chat, prompts, target, target_id, foil, subject, corrupted)
     checked_folder(out)
     load = functools.partial(_load, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     models = pair(load, base, tuned, adapter)

@@ -19,6 +19,7 @@ def prompts_of(
     target_id: int | None,
     foil: str | None,
     subject: str | None,
+    corrupted: str | None = None,
 ) -> wb.PromptSet:
     """The prompts of --prompt, --chat or --prompts, the first two with what they are asked about.
 
@@ -33,9 +34,17 @@ def prompts_of(
     goal = target if target_id is None else target_id
     if file is None:
         messages = () if chat is None else read_messages(chat)
-        prompt = wb.Prompt(text or "", messages=messages, target=goal, foil=foil, subject=subject)
+        prompt = wb.Prompt(
+            text or "",
+            messages=messages,
+            target=goal,
+            foil=foil,
+            subject=subject,
+            corrupted=corrupted,
+        )
         return wb.PromptSet.of(prompt)
-    for option, value in {"--target": goal, "--foil": foil, "--subject": subject}.items():
+    given = {"--target": goal, "--foil": foil, "--subject": subject, "--corrupted": corrupted}
+    for option, value in given.items():
         if value is not None:
             raise SettingError(
                 f"{option} belongs to --prompt: in a prompts file it stands in each line"

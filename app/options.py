@@ -11,6 +11,7 @@ __all__ = [
     "Adapter",
     "BatchSize",
     "Chat",
+    "Corrupted",
     "Device",
     "Dtype",
     "Engine",
@@ -51,6 +52,9 @@ Target = Annotated[str | None, typer.Option(help="A token, as text.")]
 TargetId = Annotated[int | None, typer.Option(help="A token, as its exact id.")]
 Foil = Annotated[str | None, typer.Option(help="A token to compare the target with.")]
 Subject = Annotated[str | None, typer.Option(help="The words the prompt is about.")]
+Corrupted = Annotated[
+    str | None, typer.Option(help="A counterfactual prompt of as many tokens, to patch with.")
+]
 
 Instruments = Annotated[str, typer.Option(help="Names, comma-separated.")]
 Settings = Annotated[

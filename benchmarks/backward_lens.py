@@ -15,9 +15,9 @@ import workbench as wb
 from benchmarks.clock import interleave, peak_mib
 from benchmarks.line import Line
 from benchmarks.logit_lens import random_gpt2
-from lenses.aim import Aim
 from lenses.backward.factors import shares, split
 from lenses.projection import project, readout_of
+from workbench.aim import Aim
 from workbench.models.tokens import EncodedPrompt
 
 __all__ = ["run"]

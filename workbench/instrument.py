@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from workbench.models.batch import Batch, Places
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
-from workbench.prompts import Prompts
+from workbench.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -127,6 +127,14 @@ class Instrument(ABC):
     def heading(cls, data: xr.Dataset) -> str:
         """What figures of several results call this one; by default the title."""
         return cls.title
+
+    def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
+        """The instrument with those settings filled in that it takes from the whole prompt set.
+
+        Called once before any work, with every prompt that is to be measured; what is settled stays
+        as it is when it is called again with some of them. By default there is nothing to settle.
+        """
+        return self
 
     def prepare(self, model: Model) -> None:  # noqa: B027 - most instruments have nothing to refuse
         """Refuse, by name, a model or a setting that cannot be measured rightly."""
@@ -245,6 +253,17 @@ class Driving(Instrument):
     @abstractmethod
     def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
         """What it makes of one batch, and the places of its axis "place"."""
+
+    def drive_paced(
+        self, model: Model, batch: Batch, pace: Callable[[float], None]
+    ) -> tuple[Places, Measured]:
+        """As `drive`, for those whose batches take long: they say how far they are.
+
+        Args:
+            pace: to be called now and then with the share of the batch that is done, 0 to 1; raises
+                `Cancelled` where the run was cancelled.
+        """
+        return self.drive(model, batch)
 
 
 State = Mapping[str, Tensor]

@@ -79,6 +79,7 @@ class _Job:
             raise SettingError("no instruments: expected at least one")
         if isinstance(model, Store):
             model.require(instruments, chosen)
+        instruments = [instrument.settled(model, chosen) for instrument in instruments]
         for instrument in instruments:
             instrument.prepare(model)
         long_targets = all(instrument.long_targets for instrument in instruments)
@@ -218,16 +219,13 @@ def gather(
     work = _Work.begin(job, progress)
     queue = list(reversed(job.plan.batches))
     while queue:
-        if cancel is not None and cancel.is_set():
-            raise Cancelled(
-                f"cancelled after {work.done} of {job.plan.tokens} tokens; no result was made"
-            )
+        work.go_on(cancel)
         indices = queue.pop()
-        if _too_large(job, indices) or not _fits(job, work, indices, padding):
+        if _too_large(job, indices) or not _fits(job, work, indices, padding, cancel):
             queue += _halves(indices)
     return [
         Gathered(it, model, job.prompts, job.encoded, parts, work.states.get(i))
-        for i, (it, parts) in enumerate(zip(instruments, work.parts, strict=True))
+        for i, (it, parts) in enumerate(zip(job.instruments, work.parts, strict=True))
     ]
 
 
@@ -288,7 +286,19 @@ class _Work:
 
     def add(self, tokens: int) -> None:
         self.done += tokens
-        self.report(Progress(self.done, self.total, time.monotonic() - self.began))
+        self.tell(0)
+
+    def tell(self, within: float) -> None:
+        """Report what is done, and `within` tokens of the batch that is being measured."""
+        seconds = time.monotonic() - self.began
+        self.report(Progress(self.done + int(within), self.total, seconds))
+
+    def go_on(self, cancel: CancelFlag | None) -> None:
+        """Stop where the run was cancelled."""
+        if cancel is not None and cancel.is_set():
+            raise Cancelled(
+                f"cancelled after {self.done} of {self.total} tokens; no result was made"
+            )
 
 
 def _too_large(job: _Job, indices: Sequence[int]) -> bool:
@@ -306,10 +316,22 @@ def _halves(indices: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(indices[middle:]), tuple(indices[:middle])]
 
 
-def _fits(job: _Job, work: _Work, indices: Sequence[int], padding: Padding) -> bool:
+def _fits(
+    job: _Job,
+    work: _Work,
+    indices: Sequence[int],
+    padding: Padding,
+    cancel: CancelFlag | None,
+) -> bool:
     """Run one batch; False, with the limit remembered, where memory did not suffice."""
+    tokens = sum(len(job.encoded[i]) for i in indices)
+
+    def pace(done: float) -> None:
+        work.go_on(cancel)
+        work.tell(done * tokens)
+
     try:
-        found, states = _run(job, work.states, indices, padding)
+        found, states = _run(job, work.states, indices, padding, pace)
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
@@ -323,7 +345,7 @@ def _fits(job: _Job, work: _Work, indices: Sequence[int], padding: Padding) -> b
         for parts, part in zip(work.parts, found, strict=True):
             parts.extend(part)
         work.states |= states
-        work.add(sum(len(job.encoded[i]) for i in indices))
+        work.add(tokens)
         return True
     job.model.token_limit = _padded(job, indices) // 2
     if torch.cuda.is_available():
@@ -338,7 +360,11 @@ def _out_of_memory(error: Exception) -> bool:
 
 @torch.no_grad()
 def _run(
-    job: _Job, states: Mapping[int, State], indices: Sequence[int], padding: Padding
+    job: _Job,
+    states: Mapping[int, State],
+    indices: Sequence[int],
+    padding: Padding,
+    pace: Callable[[float], None],
 ) -> tuple[list[Parts], dict[int, State]]:
     """One batch: one forward for all reading and set-level instruments, then the driving ones."""
     batch = job.model.batch([job.encoded[i] for i in indices], padding)
@@ -352,7 +378,7 @@ def _run(
         elif isinstance(instrument, SetLevel):
             new_states[i] = instrument.update(states[i], caught[i])
         elif isinstance(instrument, Driving):
-            part.add(indices, *instrument.drive(job.model, batch))
+            part.add(indices, *instrument.drive_paced(job.model, batch, pace))
         found.append(part)
     return found, new_states
 

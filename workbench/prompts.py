@@ -16,7 +16,7 @@ from workbench.messages import Messages, checked_messages, transcript
 
 __all__ = ["Prompt", "PromptSet", "Prompts", "checked_file", "lines", "prompt_of"]
 
-FIELDS = ("text", "messages", "id", "target", "foil", "subject", "group", "labels")
+FIELDS = ("text", "messages", "id", "target", "foil", "subject", "corrupted", "group", "labels")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OBJECTS = (".jsonl", ".ndjson")
 SUFFIXES = (*OBJECTS, *SEPARATORS, ".txt")
@@ -37,6 +37,7 @@ class Prompt:
         foil: a second token to compare the target with, in the same form.
         subject: the words that the prompt is about, as a substring that occurs once, or as
             (start, end) character offsets; of a chat, in the text that its template makes.
+        corrupted: a counterfactual text, of as many tokens, for instruments that patch between the two.
         group: a label of prompts that must not be split, such as the entity.
         labels: labels for probes.
         extra: every other field of the prompt's line, kept as it was.
@@ -51,6 +52,7 @@ class Prompt:
     labels: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     messages: Messages = field(default=(), kw_only=True)
+    corrupted: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", checked_messages(self.messages))
@@ -58,8 +60,8 @@ class Prompt:
             raise PromptError("empty prompt: expected at least one character of text")
         if self.text and self.messages:
             raise PromptError("a prompt has text and messages: expected one of them")
-        for name, value in (("text", self.shown), ("id", self.id), ("group", self.group)):
-            _require_storable(name, value)
+        for name in ("shown", "id", "group", "corrupted"):
+            _require_storable(name.replace("shown", "text"), getattr(self, name))
         if self.subject is not None and not isinstance(self.subject, str):
             object.__setattr__(self, "subject", _span(self.subject))
         for name in ("target", "foil"):
@@ -76,6 +78,8 @@ class Prompt:
         known = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
         if not isinstance(fields.get("text"), str) and "messages" not in known:
             raise PromptError("no text: expected a field 'text' that holds a string, or 'messages'")
+        if not isinstance(known.get("corrupted", ""), str):
+            raise PromptError(f"corrupted is {known['corrupted']!r}: expected a text")
         for name in ("target", "foil"):
             if not isinstance(known.get(name, ""), str | int):
                 raise PromptError(f"{name} is {known[name]!r}: expected a string or a token id")

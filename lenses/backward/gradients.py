@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lenses.aim import Aim
 from lenses.backward.factors import gradient_norm, shares, spectrum, split
 from lenses.backward.maps import COMPONENTS, WRITE
 from lenses.projection import project, readout_of
 from lenses.vocabulary import Readout
+from workbench.aim import Aim
 from workbench.instrument import Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.engine import Factors

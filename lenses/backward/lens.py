@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lenses.aim import require_target
 from lenses.backward.maps import COMPONENTS, GROUPS, READ, WRITE
 from lenses.projection import READOUTS, ReadoutName
+from workbench.aim import require_target
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Driving, Measured
 from workbench.models.batch import Batch, Places

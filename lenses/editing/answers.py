@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lenses.aim import require_target, surprisal, with_answer
+from workbench.aim import require_target, surprisal, with_answer
 from workbench.models.batch import Places
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from lenses.aim import require_target
 from lenses.editing.cases import Case, cases
 from lenses.editing.edits import ImprintShift, Scale, require_editable, require_open
 from lenses.editing.measure import METHODS, Asked, Edits
+from workbench.aim import require_target
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Driving, Measured, Named
 from workbench.models.batch import Batch, Places

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import BackwardLens
-from lenses.aim import Aim
 from lenses.backward.factors import gradient_norm, shares, spectrum
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
+from workbench.aim import Aim
 from workbench.atlas import prompts_path
 
 PROMPTS = [

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import Tensor
 
@@ -25,6 +25,9 @@ from workbench.models.tokens import EncodedPrompt
 from workbench.models.twin import random_twin
 from workbench.models.weights import Weights
 from workbench.prompts import Prompt, Prompts, PromptSet
+
+if TYPE_CHECKING:
+    from workbench.models.blocks import Blocks
 
 __all__ = ["Engine", "Factors", "Part", "listed"]
 
@@ -322,6 +325,34 @@ class Engine(Loaded, ABC):
             [rows, width, d]
         """
         raise self._cannot("block")
+
+    def blocks(self, batch: Batch | Prompts) -> AbstractContextManager[Blocks]:
+        """The blocks, to be run one at a time on states, keys and values of the caller's.
+
+        The context holds the model's lock.
+
+        Args:
+            batch: prompts of equal length; the blocks take any number of rows of that length.
+
+        Raises:
+            SettingError: prompts of unequal length.
+        """
+        raise self._cannot("blocks")
+
+    def embedded(self, batch: Batch | Prompts, shift: Tensor | None = None) -> Tensor:
+        """[rows, width, d] what block 1 reads (resid_post, layer 0).
+
+        Args:
+            shift: [rows, width, d_embed] to add to rows of `embedding`, before scales, positions and
+                norms; None for nothing.
+        """
+        raise self._cannot("embedded")
+
+    @property
+    def embedding(self) -> Tensor:
+        """[vocabulary, d_embed] the token embeddings, before scales, positions and norms."""
+        weight: Tensor = self.hf.get_input_embeddings().weight
+        return weight.detach()
 
     def keys_values(self, batch: Batch | Prompts) -> KeyValues:
         """Keys and values of every block and column, to run later columns alone with."""

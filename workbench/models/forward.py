@@ -17,6 +17,7 @@ from workbench.models.keys_values import KeyValues
 
 __all__ = [
     "Start",
+    "embedded",
     "finite_padding",
     "inputs",
     "keys_values",
@@ -208,6 +209,19 @@ def silenced(module: nn.Module, count: int, adds_residual: bool) -> Any:
         return outputs(torch.zeros_like(args[0] if args else kwargs["hidden_states"]), count)
 
     return replaced_forward(module, nothing)
+
+
+def embedded(hf: Any, anatomy: Anatomy, batch: Batch, shift: Tensor | None) -> Tensor:
+    """[rows, width, d] what block 1 reads when `shift` is added to rows of the embedding matrix."""
+    found: list[Tensor] = []
+    taps: list[tuple[Point, Tap]] = [(Point(anatomy.block(1), "input"), found.append)]
+    if shift is not None:
+        module = hf.get_input_embeddings()
+        scale = getattr(module, "embed_scale", 1.0)  # Gemma's module gives scaled rows
+        taps.append((Point(module, "output"), lambda out: out + shift.to(out) * scale))
+    with attached(taps):
+        run(hf, anatomy, batch, last=0)
+    return found[0].clone()
 
 
 def readout(hf: Any, anatomy: Anatomy, resid: Tensor) -> Tensor:

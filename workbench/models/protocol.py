@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from workbench.models.sites import SiteRequest
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.models.weights import Weights
 from workbench.prompts import Prompt, Prompts
+
+if TYPE_CHECKING:
+    from workbench.models.blocks import Blocks
 
 __all__ = ["Model"]
 
@@ -115,6 +118,10 @@ class Model(Protocol):
     def pullback(
         self, batch: Batch | Prompts, target: SiteRequest, sites: str | Sequence[SiteRequest]
     ) -> AbstractContextManager[Pullback]: ...
+    def blocks(self, batch: Batch | Prompts) -> AbstractContextManager[Blocks]: ...
+    def embedded(self, batch: Batch | Prompts, shift: Tensor | None = None) -> Tensor: ...
+    @property
+    def embedding(self) -> Tensor: ...
     def readout(self, resid: Tensor) -> Tensor: ...
     @property
     def weights(self) -> Weights: ...

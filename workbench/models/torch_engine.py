@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from workbench.models.edits import Edit
 from workbench.models.engine import Engine, Factors, Part
 from workbench.models.families import family_of
 from workbench.models.fingerprint import hash_text
-from workbench.models.forward import Start, keys_values, readout, run, silenced
+from workbench.models.forward import Start, embedded, keys_values, readout, run, silenced
 from workbench.models.gradients import Pullback, Scalar, gradients, pullback
 from workbench.models.hooks import Attachable, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
@@ -30,6 +30,9 @@ from workbench.models.sites import Site, SiteRequest
 from workbench.models.taps import edit_taps, gathering, recording, shifted
 from workbench.models.weights import Weights
 from workbench.prompts import Prompts
+
+if TYPE_CHECKING:
+    from workbench.models.blocks import Blocks
 
 __all__ = ["TorchModel"]
 
@@ -259,6 +262,19 @@ class TorchModel(Engine):
             start = self._checked_start(batch, (layer - 1, states), prefix)
             run(self.network, self.anatomy, batch, start=start, last=layer, prefix=prefix)
         return found[0]
+
+    @override
+    @contextmanager
+    def blocks(self, batch: Batch | Prompts) -> Iterator[Blocks]:
+        from workbench.models.blocks import Blocks
+
+        with self.lock:
+            yield Blocks(self.network, self.anatomy, self._batch(batch))
+
+    @override
+    def embedded(self, batch: Batch | Prompts, shift: Tensor | None = None) -> Tensor:
+        with self.lock, torch.no_grad():
+            return embedded(self.network, self.anatomy, self._batch(batch), shift)
 
     @override
     def keys_values(self, batch: Batch | Prompts) -> KeyValues:

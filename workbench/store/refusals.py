@@ -63,6 +63,19 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("run a block")
 
+    def blocks(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("run blocks")
+
+    def embedded(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("embed")
+
+    @property
+    def embedding(self) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("give its embedding")
+
     def keys_values(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("give keys and values")

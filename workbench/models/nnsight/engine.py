@@ -15,7 +15,7 @@ from workbench.models.batch import Batch, Places
 from workbench.models.captures import Captures, Read
 from workbench.models.edits import Edit
 from workbench.models.engine import Engine
-from workbench.models.forward import Start, finite_padding, inputs, readout, require_eval
+from workbench.models.forward import Start, embedded, finite_padding, inputs, readout, require_eval
 from workbench.models.gradients import Scalar, keep, slopes
 from workbench.models.hooks import Attachable, Point, Tap, frozen
 from workbench.models.keys_values import KeyValues
@@ -195,6 +195,11 @@ class NnsightModel(Engine):
             found = self._run(batch, taps, found, columns, start)
         values = {site: found[index] for index, site in enumerate(wanted)}
         return Captures(values, where, batch, self.readout)
+
+    @override
+    def embedded(self, batch: Batch | Prompts, shift: Tensor | None = None) -> Tensor:
+        with self.lock, self._tree.resting(), torch.no_grad():
+            return embedded(self.hf, self.anatomy, self._batch(batch), shift)
 
     @override
     def readout(self, resid: Tensor) -> Tensor:

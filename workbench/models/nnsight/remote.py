@@ -16,6 +16,7 @@ from workbench.models.nnsight.engine import Located, NnsightModel
 from workbench.models.nnsight.ndif import Ndif
 from workbench.models.nnsight.packing import by_value
 from workbench.models.taps import recording
+from workbench.prompts import Prompts
 
 __all__ = ["NdifModel", "SimulatedModel"]
 
@@ -101,6 +102,15 @@ class NdifModel(NnsightModel):
             found = super()._run(batch, taps, found, columns, start)
         self._answered = self._answered or found[0].dtype
         return {index: value.detach() for index, value in found.items()}
+
+    @override
+    def embedded(self, batch: Batch | Prompts, shift: Tensor | None = None) -> Tensor:
+        raise self._cannot("embedded states on NDIF")
+
+    @property
+    @override
+    def embedding(self) -> Tensor:
+        raise self._cannot("embedding matrix on NDIF")
 
     @override
     def readout(self, resid: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What a model's parts cause: tracing, patching, ablation, and circuits."""

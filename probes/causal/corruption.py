@@ -1,0 +1,116 @@
+"""The corrupted run: noise on the subject's embeddings, or another text in the prompt's place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from workbench.errors import PromptError, SettingError, WorkbenchError
+from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt
+
+__all__ = ["checked_noise", "counterfactual", "first_difference", "noise", "subject_std"]
+
+
+def subject_std(model: Model, prompts: Iterable[Prompt]) -> float:
+    """Standard deviation over all elements of the token embeddings of the prompts' subjects.
+
+    Subjects count as often as prompts name them, as in the reference. Prompts whose subject cannot
+    be placed are left out here; they are refused when their turn comes.
+
+    Source: Meng et al. 2022, arXiv 2202.05262, appendix B.1.
+
+    Raises:
+        PromptError: no prompt has a subject.
+    """
+    ids = [token for prompt in prompts for token in _subject_ids(model, prompt)]
+    if not ids:
+        raise PromptError(
+            "no prompt has a subject that can be placed: give each a subject, or a corrupted text"
+        )
+    rows = model.embedding[torch.tensor(ids, device=model.embedding.device)]
+    return float(rows.double().std())
+
+
+def _subject_ids(model: Model, prompt: Prompt) -> tuple[int, ...]:
+    try:
+        encoded = model.encode(prompt, long_targets=True)
+        first, last = encoded.subject
+    except WorkbenchError:
+        return ()
+    return encoded.ids[first : last + 1]
+
+
+def noise(
+    prompt: EncodedPrompt, width: int, samples: int, std: float, d_embed: int, seed: int
+) -> Tensor:
+    """[samples, width, d_embed] Gaussian noise of standard deviation `std` on the subject's tokens.
+
+    The same for a prompt in any batch, on any device and for every cell that is restored.
+
+    Raises:
+        PromptError: the subject cannot be placed.
+    """
+    first, last = prompt.subject
+    key = hashlib.sha256(repr((seed, prompt.ids, first, last)).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+    shape = (samples, last + 1 - first, d_embed)
+    shift = torch.zeros(samples, width, d_embed, dtype=torch.float64)
+    shift[:, first : last + 1] = std * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return shift
+
+
+def counterfactual(model: Model, prompt: EncodedPrompt, who: str) -> EncodedPrompt:
+    """The prompt's corrupted text, encoded, with the prompt's own target and foil.
+
+    Raises:
+        PromptError: it has none, or one of another number of tokens, or the same tokens.
+    """
+    text = prompt.prompt.corrupted
+    if text is None:
+        raise PromptError(f"{who}: prompt {prompt.text[:40]!r} has no corrupted text: give one")
+    found = model.encode(
+        replace(prompt.prompt, text=text, messages=(), subject=None, corrupted=None),
+        long_targets=True,
+    )
+    if len(found) != len(prompt):
+        raise PromptError(
+            f"{who}: corrupted {text[:40]!r} has {len(found)} tokens and its prompt {len(prompt)}: expected "
+            "as many, so that positions mean the same"
+        )
+    if found.ids == prompt.ids:
+        raise PromptError(
+            f"{who}: corrupted {text[:40]!r} has the prompt's own tokens: expected others"
+        )
+    return found
+
+
+def first_difference(left: EncodedPrompt, right: EncodedPrompt) -> int:
+    """The first position at which two encoded prompts differ."""
+    return next(i for i, (a, b) in enumerate(zip(left.ids, right.ids, strict=True)) if a != b)
+
+
+def checked_noise(scale: float, samples: int, seed: int, who: str) -> None:
+    """Refuse settings of the noise that corrupt nothing.
+
+    Raises:
+        SettingError: they do.
+    """
+    if (
+        not isinstance(scale, int | float)
+        or isinstance(scale, bool)
+        or not 0 < scale < float("inf")
+    ):
+        raise SettingError(
+            f"{who}: noise is {scale!r}: expected standard deviations above 0, or nothing is corrupted"
+        )
+    for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+        if type(value) is not int or value < least:
+            raise SettingError(
+                f"{who}: {name} is {value!r}: expected a whole number, at least {least}"
+            )
