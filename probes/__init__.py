@@ -1,1 +1,7 @@
 """Probes: what is where in a model, and what it causes."""
+
+from __future__ import annotations
+
+from probes.interchange.instrument import Interchange
+
+__all__ = ["Interchange"]
