@@ -103,7 +103,7 @@ class Interchange(SetLevel):
     pair, unit and direction. Variables (control, layer): accuracy, the share of pairs where the
     counterfactual target beats the base's; top, where it beats all other answers of its kind; score;
     lead, the subspace's accuracy less this one's; each with _low and _high, 95% bootstrap intervals
-    over held-out groups, paired; train_accuracy. dimensions (layer), k; basis (layer, unit,
+    over held-out groups, paired; train_accuracy, NaN of random. dimensions (layer), k; basis (layer, unit,
     direction), B; pair_score (control, layer, pair), pair_base, pair_source, pair_held_out (pair); n,
     n_train, groups.
 

@@ -103,7 +103,7 @@ class Case:
 
     def judged(self, runs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """[3, N] of the pairs' logits: wanted beats own, wanted beats every answer, score."""
-        found = torch.zeros(3, len(self.base))
+        found = torch.full((3, len(self.base)), torch.nan)
         rivals = self._rivals()
         for part, logits in runs:
             wanted, own = (ids[part].to(logits.device) for ids in (self.wanted, self.own))
@@ -140,9 +140,11 @@ class _Site:
         base, source = case.base.to(values.device), case.source.to(values.device)
         return cls(level, case, values[base], values[source])
 
-    def judged(self, moves: Tensor, case: Case | None = None) -> Tensor:
-        """[3, N] with values moved so."""
-        return (case or self.case).judged(self.level.logits(self.case.base, moves))
+    def judged(self, moves: Tensor, case: Case | None = None, only: Tensor | None = None) -> Tensor:
+        """[3, N] with values moved so; NaN but for the pairs `only`, where it is given."""
+        pairs = torch.arange(len(moves)) if only is None else only
+        runs = self.level.logits(self.case.base[pairs], moves[pairs.to(moves.device)])
+        return (case or self.case).judged((pairs[part], logits) for part, logits in runs)
 
     def within(self, basis: Tensor) -> Tensor:
         return moved(self.own, self.other, basis.to(self.own))
@@ -200,8 +202,9 @@ def _at(
     basis = subspace.basis(level, case)
     move = here.within(basis)
     other = subspace.basis(level, aside)
+    held = torch.nonzero(case.held_out)[:, 0]
     drawn = [
-        here.judged(here.as_far(subspace.random(level, basis.shape[1], draw), move))
+        here.judged(here.as_far(subspace.random(level, basis.shape[1], draw), move), only=held)
         for draw in range(draws)
     ]
     return basis, {

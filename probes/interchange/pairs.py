@@ -80,10 +80,10 @@ def _side(
     group, kind, target = (table[name][members] for name in ("group", "kind", "target"))
     found: list[tuple[int, int]] = []
     for base in torch.randperm(len(members), generator=generator).tolist():
-        may = (kind == kind[base]) & (group != group[base]) & (target != target[base])
-        sources = torch.nonzero(may)[:, 0]
         if len(found) == most:
             break
+        may = (kind == kind[base]) & (group != group[base]) & (target != target[base])
+        sources = torch.nonzero(may)[:, 0]
         if len(sources):
             drawn = int(torch.randint(len(sources), (1,), generator=generator))
             found.append((int(members[base]), int(members[sources[drawn]])))

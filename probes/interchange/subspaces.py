@@ -28,10 +28,16 @@ def matched(base: Tensor, source: Tensor, basis: Tensor, like: Tensor) -> Tensor
     return own * torch.where(length > 0, scale, torch.zeros_like(scale))
 
 
-def orthonormal(rows: Tensor, most: int | None = None) -> Tensor:
-    """[width, k] leading directions of the span of `rows` [n, width], k at most its rank."""
+def orthonormal(rows: Tensor, most: int | None = None, size: float | None = None) -> Tensor:
+    """[width, k] leading directions of the span of `rows` [n, width], k at most its rank.
+
+    Args:
+        size: of the numbers that the rows were computed from, whose rounding is no direction; the
+            rows' own where None.
+    """
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-    floor = sizes.max() * max(rows.shape) * torch.finfo(rows.dtype).eps
+    own = float(sizes.max()) if size is None else size
+    floor = own * max(rows.shape) * torch.finfo(rows.dtype).eps
     rank = int((sizes > floor).sum())
     kept: Tensor = directions[: rank if most is None else min(rank, most)].T
     return kept
@@ -53,7 +59,9 @@ def class_means(values: Tensor, classes: Tensor, kinds: Tensor, most: int) -> Te
     found, index = torch.unique(torch.stack([kinds, classes], 1), dim=0, return_inverse=True)
     means = _means(wide, index, len(found))
     _, kind = torch.unique(found[:, 0], return_inverse=True)
-    return orthonormal(means - _means(means, kind, int(kind.max()) + 1)[kind], most)
+    count = int(kind.max()) + 1
+    differences = means - _means(means, kind, count)[kind]
+    return orthonormal(differences, min(most, len(means) - count), float(means.norm()))
 
 
 def _means(rows: Tensor, index: Tensor, count: int) -> Tensor:
