@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from probes.interchange.instrument import Interchange
+from probes.tracing.instrument import CausalTrace
 
-__all__ = ["Interchange"]
+__all__ = ["CausalTrace", "Interchange"]
