@@ -141,3 +141,13 @@ def test_neurons_have_tokens_and_contexts(capsys: pytest.CaptureFixture[str]) ->
     assert len(re.findall(r"^layer 5, neuron \d+: ", printed, flags=re.MULTILINE)) == 3
     assert printed.count("promoted") == printed.count("suppressed") == 3
     assert len(re.findall(r"^ +-?[\d.]+ at '", printed, flags=re.MULTILINE)) == 9
+
+
+def test_interchanges_stand_above_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "interchange.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    found = re.findall(r"layer 3 (\w+) +(\d+)% \((\d+)% to (\d+)%\)", printed)
+    for run in (found[:7], found[7:]):
+        ends = {control: (int(low), int(high)) for control, _, low, high in run}
+        for control in ("random", "arbitrary", "unchanged"):
+            assert ends["subspace"][0] > ends[control][1]

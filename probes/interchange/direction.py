@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from workbench.errors import SettingError
 __all__ = ["Direction"]
 
 DIGITS = 16  # of the SHA-256 of the numbers
+FILE = rf"(.*?)(?:#([0-9a-f]{{{DIGITS}}}))?"
 
 
 class Direction:
@@ -57,7 +59,7 @@ class Direction:
             raise SettingError(
                 f"interchange: direction is {type(given).__name__}: expected a tensor or a file"
             )
-        path, _, digits = str(given).partition("#")
+        path, digits = re.fullmatch(FILE, str(given), re.DOTALL).groups("")  # type: ignore[union-attr]
         return cls._read(Path(path), digits) if path else None
 
     @classmethod

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from probes.causal.metrics import require_goal
@@ -18,7 +17,7 @@ from probes.interchange.levels import ADDED
 from probes.interchange.measure import CONTROLS, TWINS, Subspace, measured
 from probes.interchange.pairs import Pairs, paired
 from probes.interchange.rotation import Fit
-from probes.interchange.state import empty, group_of, key_of, kind_of, merged, seen
+from probes.interchange.state import empty, merged, seen
 from workbench.errors import PromptError, SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
@@ -26,7 +25,6 @@ from workbench.models.positions import Positions, checked_positions, resolve_pos
 from workbench.models.protocol import Model
 from workbench.models.sites import BLOCK_SITES, expand_sites
 from workbench.models.tokens import EncodedPrompt
-from workbench.prompts import Prompt
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -75,7 +73,8 @@ class Interchange(SetLevel):
             twin_unchanged.
 
     Source: Geiger, Lu, Icard and Potts 2021, arXiv 2106.02997; the fitted rotation: Geiger et al.
-    2024, arXiv 2303.02536; why controls are needed: Makelov, Lange and Nanda 2023, arXiv 2311.17030.
+    2024, arXiv 2303.02536; why controls are needed: Makelov, Lange and Nanda 2023, arXiv 2311.17030,
+    and, of arbitrary targets, Arora, Jurafsky and Potts 2024, arXiv 2402.12560.
 
     Attributes:
         site: resid_post, resid_pre, resid_mid, attn_out, mlp_out or mlp_act; a rotation is fitted at
@@ -104,7 +103,8 @@ class Interchange(SetLevel):
     counterfactual target beats the base's; top, where it beats all other answers of its kind; score;
     lead, the subspace's accuracy less this one's; each with _low and _high, 95% bootstrap intervals
     over held-out groups, paired; train_accuracy, NaN of random. dimensions (layer), k; basis (layer, unit,
-    direction), B; pair_score (control, layer, pair), pair_base, pair_source, pair_held_out (pair); n,
+    direction), B; pair_score (control, layer, pair), NaN
+    where a pair was not run; pair_base, pair_source, pair_held_out (pair); n,
     n_train, groups.
 
     >>> Interchange(layers=3, k=32)(model, facts).plot()  # doctest: +SKIP
@@ -212,16 +212,6 @@ class Interchange(SetLevel):
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {"direction": None if self.direction is None else str(self.direction)}
 
-    def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
-        """Refuse a prompt set of too few pairs; nothing is settled."""
-        columns = [
-            (key_of(group_of(p)), key_of(kind_of(p, self.within)), key_of(p.target))
-            for p in prompts
-        ]
-        table = dict(zip(("group", "kind", "target"), torch.tensor(columns).T, strict=True))
-        self._paired(table)
-        return self
-
     def prepare(self, model: Model) -> None:
         """Refuse models, layers and subspaces that there are not."""
         if not model.causal or len(model.stacks) > 1:
@@ -260,9 +250,9 @@ class Interchange(SetLevel):
         return list(range(1, model.n_layers + 1)) if self.layers == "all" else sorted(self.layers)  # type: ignore[arg-type]
 
     def _width(self, model: Model) -> int:
-        if self.site != "mlp_act":
-            return model.d_model
-        return len(model.weights.neurons(max(1, self._layers(model)[0])))
+        """Of the site, by a look: it refuses what the model lacks, too."""
+        site = self.site, self._layers(model)[0]
+        return int(model.capture("a", [site], "last")[site].shape[1])
 
     def reads(self, model: Model) -> Read:
         """Places alone: no block is run in the common pass."""
@@ -296,7 +286,11 @@ class Interchange(SetLevel):
         raise UnsupportedError("interchange runs the model itself: measure it on the model")
 
     def conclude(self, state: State, model: Model) -> Measured:
-        """All interchanges."""
+        """All interchanges.
+
+        Raises:
+            PromptError: too few pairs; until here no block has run.
+        """
         return measured(
             model,
             state,

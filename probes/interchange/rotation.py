@@ -30,6 +30,8 @@ class Fit:
         rate: Adam's learning rate.
         seed: of the first basis and of the order of the pairs.
         batch: pairs of a step.
+        eps: Adam's. Turning B within its span changes nothing, so that such slopes are rounding alone
+            (1e-7 in float32), of which Adam's usual 1e-8 would make steps as large as any other.
     """
 
     k: int
@@ -37,6 +39,7 @@ class Fit:
     rate: float
     seed: int
     batch: int = 64
+    eps: float = 1e-5
 
     def basis(
         self, level: Level, base: Tensor, source: Tensor, wanted: Tensor
@@ -50,7 +53,7 @@ class Fit:
         values = level.values.to(torch.promote_types(level.values.dtype, torch.float32))
         own, other = values[base.to(values.device)], values[source.to(values.device)]
         turned, order = self._begin(values), np.random.default_rng(self.seed)
-        descent = torch.optim.Adam(turned.parameters(), lr=self.rate)
+        descent = torch.optim.Adam(turned.parameters(), lr=self.rate, eps=self.eps)
         losses = []
         for _ in range(self.epochs):
             total = 0.0

@@ -1,15 +1,19 @@
 """Interchanges against plain patching, closed forms, and transformer-lens' own."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformer_lens.tools.analysis import interchange as other
+from typer.testing import CliRunner
 
 import workbench as wb
+from app.cli import cli
 from probes import Interchange
 from probes.interchange import bootstrap
 from probes.interchange.levels import Asked, Level, levels
@@ -123,9 +127,7 @@ def test_subspaces_are_projections() -> None:
     torch.testing.assert_close(once @ rest, base @ rest, **close64)
     chosen = axes(12, [4, 1], base)
     coordinates = base + moved(base, source, chosen)
-    assert torch.equal(coordinates[:, [1, 4]], source[:, [1, 4]]) or torch.allclose(
-        coordinates[:, [1, 4]], source[:, [1, 4]], rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(coordinates[:, [1, 4]], source[:, [1, 4]], **close64)
     assert torch.equal(coordinates[:, [0, 2, 3]], base[:, [0, 2, 3]])
     like = moved(base, source, basis)
     scaled = matched(base, source, random_basis(12, 3, 1), like)
@@ -168,8 +170,17 @@ def test_class_means_have_a_closed_form() -> None:
     )
 
 
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """transformer-lens draws and keeps a subspace in torch's default type."""
+    torch.set_default_dtype(WIDE)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("doubles")
 def test_interchange_and_fit_are_those_of_transformer_lens() -> None:
-    hooked = bridge("gpt2", torch.float32)
+    hooked = bridge("gpt2")
     texts = ["abcdef", "ghijkl", "mnopqr", "stuvwx", "yzabcd", "efghij", "klmnop", "qrstuv"]
     prompts = [hooked.encode(wb.Prompt(text)) for text in texts]
     at = torch.tensor([2, 3, 1, 2, 4, 0, 2, 3])
@@ -185,27 +196,27 @@ def test_interchange_and_fit_are_those_of_transformer_lens() -> None:
 
     acts = other.collect_activations(theirs, hook, ids[source], task, positions=at[source])
     torch.testing.assert_close(here.values[source], acts)
-    basis = random_basis(here.values.shape[1], 3, 0).float()
+    basis = random_basis(here.values.shape[1], 3, 0)
     step = other.SubspaceInterchange(basis)
     expected = other.intervened_logits(
         theirs, hook, step, ids[base], acts, task, positions=at[base]
     )
     own, aside = here.values[base], here.values[source]
     torch.testing.assert_close(
-        logits(here, base, moved(own, aside, basis)), expected, rtol=0, atol=1e-5
+        logits(here, base, moved(own, aside, basis)), expected, **close("gpt2")
     )
-    placebo = other.NormMatchedPlacebo(step, random_basis(own.shape[1], 3, 1).float())
+    placebo = other.NormMatchedPlacebo(step, random_basis(own.shape[1], 3, 1))
     like = moved(own, aside, basis)
     torch.testing.assert_close(own + matched(own, aside, placebo.basis, like), placebo(own, aside))
-    basis, losses = Fit(3, 4, 0.02, 7, batch=4).basis(here, base, source, wanted)
+    basis, losses = Fit(3, 4, 0.02, 7, batch=4, eps=1e-8).basis(here, base, source, wanted)
     fitted = other.fit_das(
         theirs, hook, ids[base], ids[source], wanted, task,
         rank=3, base_positions=at[base], source_positions=at[source],
         epochs=4, batch_size=4, lr=0.02, seed=7,
     )  # fmt: skip
-    # The same seeds, steps and losses; eight steps of Adam in float32, whose first ones go by signs.
-    np.testing.assert_allclose(losses, fitted.losses, rtol=1e-4)
-    torch.testing.assert_close(projector(basis), projector(fitted.basis), rtol=0, atol=1e-3)
+    # The same seeds and steps: Adam makes at most 0.02 * 1e-16 / 1e-8 of a slope that is rounding.
+    np.testing.assert_allclose(losses, fitted.losses, rtol=1e-8)
+    torch.testing.assert_close(projector(basis), projector(fitted.basis), rtol=0, atol=1e-8)
     assert losses[-1] < losses[0]
 
 
@@ -276,10 +287,10 @@ def test_numbers_are_those_of_the_pairs(
     assert int(data["groups"]) == len(groups[0])
     basis = torch.tensor(data["basis"].sel(layer=3).values)
     torch.testing.assert_close(basis.T @ basis, torch.eye(3), rtol=0, atol=1e-5)
-    hits = []
-    for one, two, score, out in zip(
-        base, source, data["pair_score"].sel(layer=3, control="subspace").values, held, strict=True
-    ):
+    scores = data["pair_score"].sel(layer=3, control="subspace").values
+    assert cell(result, "accuracy", "subspace", 3) == pytest.approx((scores[held] > 0).mean())
+    assert int(data["n"]) == held.sum()
+    for one, two, score in list(zip(base, source, scores, strict=True))[::4]:
         assert one.prompt.group != two.prompt.group
         assert one.target != two.target
         own, aside = (
@@ -291,9 +302,6 @@ def test_numbers_are_those_of_the_pairs(
         found = atlas.intervene([one.prompt], [edit], positions="last")["logits", 6][0]
         difference = float(found[two.target] - found[one.target])
         assert score == pytest.approx(difference, abs=1e-3)
-        hits += [difference > 0] if out else []
-    assert cell(result, "accuracy", "subspace", 3) == pytest.approx(np.mean(hits))
-    assert int(data["n"]) == len(hits)
 
 
 def test_any_order_batching_and_split_gives_the_same(
@@ -304,31 +312,23 @@ def test_any_order_batching_and_split_gives_the_same(
     parts = [facts.subset(order[:90]), facts.subset(order[90:])]
     states = []
     for part, size in zip(parts, (7, 50), strict=True):
-        settled = [
-            gather(
-                atlas,
-                part,
-                [Interchange(subspace="means", pairs=64)],
-                batch_size=size,
-                padding="left",
-            )[0]
-        ]
-        states += [settled[0].state]
-    merged = kind.merge(states[1], states[0])
-    again = finished(kind, atlas, merged)
+        gathered = gather(atlas, part, [kind], batch_size=size, padding="left")
+        states.append(gathered[0].state)
+    assert states[0] is not None
+    assert states[1] is not None
+    again = finished(kind, atlas, kind.merge(states[1], states[0]))
     for name in ("pair_base", "pair_source", "pair_held_out"):
         assert (again.data[name].values == result.data[name].values).all()
-    for name in ("accuracy", "low", "score", "lead_high"):
-        name = name if name in again.data else f"accuracy_{name}"
+    for name in ("accuracy", "accuracy_low", "score", "lead_high"):
         np.testing.assert_allclose(again.data[name], result.data[name], rtol=0, atol=1e-4)
 
 
 def test_a_rotation_is_fitted_and_held_out(atlas: wb.TorchModel, facts: wb.PromptSet) -> None:
-    kind = Interchange(layers=3, k=16, pairs=128, draws=1)
+    kind = Interchange(layers=3, k=16, pairs=96, draws=1)
     found = kind(atlas, facts)
     assert cell(found, "train_accuracy", "subspace", 3) > 0.8
     assert cell(found, "accuracy", "subspace", 3) > 0.7
-    for control in ("random", "arbitrary", "twin"):
+    for control in ("random", "arbitrary"):
         assert cell(found, "lead_low", control, 3) > 0
     # What fits arbitrary answers on the pairs it has seen does not hold on others.
     assert cell(found, "accuracy", "arbitrary", 3) < cell(found, "train_accuracy", "arbitrary", 3)
@@ -339,7 +339,7 @@ def test_a_rotation_of_the_whole_width_is_the_whole_state() -> None:
     wanted = torch.tensor([65, 66, 67, 68, 69])
     basis, _ = Fit(here.values.shape[1], 1, 0.02, 0).basis(here, BASE, SOURCE, wanted)
     own, aside = here.values[BASE], here.values[SOURCE]
-    # transformer-lens' and our matrices are made in float32
+    # The parameter is made in float32.
     torch.testing.assert_close(own + moved(own, aside, basis), aside, rtol=0, atol=1e-5)
 
 
@@ -462,6 +462,20 @@ def test_prompts_and_models_that_are_refused(atlas: wb.TorchModel, facts: wb.Pro
             kind(model(family), prompts)
 
 
+def test_a_report_reads_every_shard(facts: wb.PromptSet, tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    shown = [{"text": p.text, "target": p.target, "subject": p.subject} for p in facts]
+    file.write_text("\n".join(map(json.dumps, shown)), encoding="utf-8")
+    name = "interchange"
+    settings = ["interchange.subspace=means", "interchange.layers=3", "interchange.pairs=16"]
+    args = [str(file), "--instruments", name, "--out", str(tmp_path / "out"), "--shard-size", "7"]
+    args += [part for setting in settings for part in ("--set", setting)]
+    done = CliRunner().invoke(cli, ["report", *args])
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out" / "errors.jsonl").exists()
+    assert "random subspace" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_direction_of_a_file(
     atlas: wb.TorchModel, facts: wb.PromptSet, tmp_path: Path, result: wb.Result
 ) -> None:
@@ -500,12 +514,8 @@ def test_rows_facts_figure_and_report(result: wb.Result) -> None:
     assert len(rows) == 2 * 7
     assert json.loads(json.dumps(rows)) == rows
     row = next(row for row in rows if (row["layer"], row["control"]) == (3, "subspace"))
-    assert (row["site"], row["subspace"], row["k"], row["n"]) == (
-        "resid_post",
-        "means",
-        3,
-        64,
-    ) or row["n"] < 64
+    assert (row["site"], row["subspace"], row["k"]) == ("resid_post", "means", 3)
+    assert (row["n"], row["n_train"]) == (48, 64)
     assert row["low"] <= row["accuracy"] <= row["high"]
     kind = Interchange
     lines = kind.panels(result.data)[0].lines  # type: ignore[union-attr]
@@ -519,3 +529,21 @@ def test_rows_facts_figure_and_report(result: wb.Result) -> None:
     labels = [headline.label for headline in section.headlines]
     assert labels[0] == "accuracy at layer 3"
     assert any("random weights" in label for label in labels)
+
+
+@pytest.mark.parametrize("engine", ["transformer_lens", "nnsight"])
+def test_every_engine_gives_the_same(
+    engine: Any, atlas: wb.TorchModel, facts: wb.PromptSet
+) -> None:
+    hooked = wb.load(engine=engine)
+    shared = {"layers": [2], "pairs": 16, "draws": 1, "twin": False}
+    coordinates = {"site": "mlp_act", "subspace": "coordinates", "coordinates": range(40)}
+    # Fits take eight steps along slopes that differ by rounding; a score is a difference of logits.
+    for settings, close32 in ((coordinates, 1e-4), ({"k": 4}, 0.1)):
+        kind = Interchange(**shared, **settings)  # type: ignore[arg-type]
+        np.testing.assert_allclose(
+            kind(hooked, facts).data["pair_score"],
+            kind(atlas, facts).data["pair_score"],
+            rtol=0,
+            atol=close32,
+        )
