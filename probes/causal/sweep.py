@@ -5,7 +5,8 @@
 2. A cell joins at the block that it is put in. There, what is put in behind attention changes its
    own columns alone, so that only those are run.
 3. Cells that are equal up to a block share their rows up to it (windows with one left edge).
-4. In the last block only the columns that are read pass through the output map and the MLP.
+4. In the first block after that, queries, keys and values of the columns behind it are the base run's.
+5. In the last block only the columns that are read pass through the output map and the MLP.
 
 A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
 whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from probes.causal.cells import LOCAL, Cell, Put, Table, begin_of, until
 from probes.causal.runs import Run
-from workbench.models.blocks import Blocks, narrowed
+from workbench.models.blocks import Blocks, narrowed, reused
 from workbench.models.hooks import Tap
 from workbench.models.sites import Site
 
@@ -128,9 +129,14 @@ class _Wave:
         anatomy = self.blocks.anatomy
         whole = (first, end) == (self.begin, self.blocks.width)
         below = self.base.states[layer - 1][:, first:end]
+        # Those that have just joined come last: their later columns are still the base run's.
+        histories = sorted(histories, key=lambda history: self._joined(history, layer))
         parents = [states.get(until(history, layer - 1), below) for history in histories]
         last = whole and layer == anatomy.n_layers
-        with narrowed(anatomy, layer, self.tail) if last else nullcontext():
+        with (
+            self._known(layer, histories) if whole else nullcontext(),
+            narrowed(anatomy, layer, self.tail) if last else nullcontext(),
+        ):
             found, _ = self.blocks.run(
                 layer,
                 torch.cat(parents),
@@ -143,6 +149,20 @@ class _Wave:
             history: part if whole else self._whole(layer, first, part)
             for history, part in zip(histories, parts, strict=True)
         }
+
+    def _joined(self, history: Cell, layer: int) -> bool:
+        """Whether a history was first put in right below block `layer`."""
+        return bool(until(history, layer - 1)) and not until(history, layer - 2)
+
+    def _known(self, layer: int, histories: Sequence[Cell]) -> AbstractContextManager[None]:
+        """Where queries, keys and values of those that have just joined are known, they are reused."""
+        new = [until(h, layer - 1) for h in histories if self._joined(h, layer)]
+        base = self.base.projected[layer - 1]
+        if not new or not base:
+            return nullcontext()
+        end = 1 + max(column for history in new for put in history for column in put.columns)
+        known = {m: _tiled(values[:, self.begin :], len(new)) for m, values in base.items()}
+        return reused(known, end - self.begin)
 
     def _whole(self, layer: int, first: int, part: Tensor) -> Tensor:
         """States of every column of the wave, of which the block has run some."""
@@ -192,3 +212,8 @@ class _Wave:
 def _at(cell: Cell, layer: int, name: str | None = None) -> list[Put]:
     """What a cell puts in at `layer`, of one site where it is named."""
     return [put for put in cell if put.site.layer == layer and name in (None, put.site.name)]
+
+
+def _tiled(values: Tensor, times: int) -> Tensor:
+    """[times * rows, ...], the rows after each other."""
+    return values.repeat(times, *[1] * (values.dim() - 1))
