@@ -63,9 +63,7 @@ def ablated(
             yield Behind((i, number), last, found[last], tokens)
 
 
-def _blocks(
-    clean: Clean, first: int, last: int, values: Values
-) -> tuple[dict[int, Tensor], int]:
+def _blocks(clean: Clean, first: int, last: int, values: Values) -> tuple[dict[int, Tensor], int]:
     """By last layer [rows, width, d], and how many blocks were run."""
     found, state = {}, clean.states[first - 1]
     for layer in range(first, last + 1):
@@ -111,9 +109,7 @@ def _put(values: Values, layer: int, rows: int) -> Callable[[Tensor, Places], Te
     return change
 
 
-def _heads(
-    clean: Clean, layer: int, values: Values, room: int
-) -> Iterator[tuple[int, Tensor]]:
+def _heads(clean: Clean, layer: int, values: Values, room: int) -> Iterator[tuple[int, Tensor]]:
     """Each head, and [rows, width, d] after its block; as many heads at once as there is room for."""
     count, rows = clean.model.n_heads, len(clean)
     size = max(1, min(count, room // clean.tokens))
@@ -132,7 +128,7 @@ def _heads(
         edit, start = Edit(("z", layer), change), (layer - 1, states)
         caught = clean.model.read(batch, [read], edits=[edit], start=start)[0]
         found = caught.places.scatter(torch.zeros_like(states), caught["resid_post", layer])
-        yield from zip(heads, found.split(rows), strict=True)
+        yield from zip(heads, found.view(len(heads), rows, *found.shape[1:]), strict=True)
 
 
 def moved_at_random(clean: Clean, behind: Behind, number: int, seed: int) -> Behind:

@@ -133,12 +133,10 @@ class Clean:
 
 def repeated(batch: Batch, times: int) -> Batch:
     """The rows of a batch again and again, in order."""
-    tensors = (batch.ids, batch.mask, batch.position_ids)
-    return Batch(
-        batch.prompts * times,
-        *(values.repeat(times, 1) for values in tensors),
-        batch.starts.repeat(times),
+    ids, mask, positions = (
+        values.repeat(times, 1) for values in (batch.ids, batch.mask, batch.position_ids)
     )
+    return Batch(batch.prompts * times, ids, mask, positions, batch.starts.repeat(times))
 
 
 def alike(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:

@@ -82,4 +82,6 @@ class Effects:
         read = Read([("resid_post", top)])
         caught = clean.model.read(batch, [read], start=(layer, states))[0]
         self.block_tokens += (top - layer) * states.shape[0] * states.shape[1]
-        return caught.places.scatter(torch.zeros_like(states), caught["resid_post", top]).view(shape)
+        return caught.places.scatter(torch.zeros_like(states), caught["resid_post", top]).view(
+            shape
+        )

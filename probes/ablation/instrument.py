@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from probes.ablation.cells import ablated, moved_at_random
 from probes.ablation.clean import Clean, alike
-from probes.ablation.effects import Effects, room_of
+from probes.ablation.measure import Plan, measured
 from probes.ablation.reference import Reference, field_of
 from probes.ablation.settings import checked, layers_of
 from probes.ablation.values import Means, Values
@@ -74,7 +75,8 @@ class Ablate(Driving):
     Attributes:
         what: heads, mlp, attention, or blocks.
         how: zero, mean, or resample.
-        ranges: every range first..last of layers in the place of each layer alone; not of heads.
+        each: what is taken out at a time: one layer's, or those of every range first..last of layers
+            (not of heads).
         layers: 1..L, or "all": those that are ablated, or that a range begins and ends with.
         metric: probability, logprob, logit_difference (target less foil), or kl, which needs no target.
         mean: one mean over all positions, or one at each position (beyond the longest text, over all).
@@ -97,7 +99,7 @@ class Ablate(Driving):
 
     what: Literal["heads", "mlp", "attention", "blocks"] = "heads"
     how: Literal["zero", "mean", "resample"] = "zero"
-    ranges: bool = False
+    each: Literal["layer", "range"] = "layer"
     layers: str | Sequence[int] = "all"
     metric: Metric = "logprob"
     mean: Literal["all", "position"] = "all"
@@ -114,6 +116,9 @@ class Ablate(Driving):
     costly: ClassVar[bool] = True
     most_prompts: ClassVar[int | None] = 8
     files: ClassVar[tuple[str, ...]] = ("reference",)
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
+        {"loss": (0.0, math.inf), "loss_clean": (0.0, math.inf)}
+    )
     citation: ClassVar[Citation] = Citation(
         "Components of {model} were ablated (Michel et al., 2019; Wang et al., 2022; {settings}) beside "
         "random changes of the residual stream of the same norm",
@@ -145,7 +150,9 @@ class Ablate(Driving):
     def prepare(self, model: Model) -> None:
         """Refuse models that predict no next tokens, and layers beyond the last."""
         if not model.causal or len(model.stacks) > 1:
-            raise UnsupportedError(f"{model.name}: ablate needs a decoder, which predicts next tokens")
+            raise UnsupportedError(
+                f"{model.name}: ablate needs a decoder, which predicts next tokens"
+            )
         layers_of(self.layers, model.n_layers)
 
     def accept(self, prompt: EncodedPrompt) -> None:
@@ -153,7 +160,9 @@ class Ablate(Driving):
         require_goal(prompt, self.metric, "ablate")
         name = f"ablate: prompt {prompt.text[:40]!r}"
         if self.compare and field_of(prompt.prompt, self.compare) is None:
-            raise PromptError(f"{name} has no field {self.compare!r}, by which prompts are compared")
+            raise PromptError(
+                f"{name} has no field {self.compare!r}, by which prompts are compared"
+            )
         others = len(self._drawn.others(prompt.prompt))
         if self.how == "resample" and others < self.draws:
             raise PromptError(
@@ -163,7 +172,9 @@ class Ablate(Driving):
 
     def remarks(self, model: Model) -> Sequence[str]:
         """What means and draws are of."""
-        said = ["Later components may make up for an ablated one; a small effect is no proof of none."]
+        said = [
+            "Later components may make up for an ablated one; a small effect is no proof of none."
+        ]
         if self.how != "zero":
             said.append(f"{self.how.capitalize()} values are of {self._drawn.said}.")
         return said
@@ -187,13 +198,11 @@ class Ablate(Driving):
         self, model: Model, batch: Batch, pace: Callable[[float], None]
     ) -> tuple[Places, Measured]:
         """Prompts whose targets have equally many tokens together."""
-        groups, found = alike(batch.prompts), []
+        groups = alike(batch.prompts)
+        found = []
         for number, rows in enumerate(groups):
-            prompts = [batch.prompts[row] for row in rows]
-            begin = number / len(groups)
-            found.append(
-                self._of(model, prompts, lambda done, at=begin: pace(at + done / len(groups)))  # type: ignore[misc]
-            )
+            share = _Share(pace, number, len(groups))
+            found.append(self._of(model, [batch.prompts[row] for row in rows], share))
         order = torch.tensor([row for rows in groups for row in rows]).argsort()
         joined = {name: torch.cat([one[name] for one in found])[order] for name in found[0]}
         measured = {name: Named(*self._form(name, values)) for name, values in joined.items()}
@@ -204,43 +213,12 @@ class Ablate(Driving):
     ) -> dict[str, Tensor]:
         """The variables of prompts whose targets have equally many tokens."""
         clean = Clean.of(model, prompts, self.metric, mlp=self.what == "mlp")
-        ranges = self._ranges(model)
-        cells = sum(map(len, ranges.values())) * (model.n_heads if self.what == "heads" else 1)
-        total, done = cells * (self._draws + self.control), 0
-
-        def told(more: int) -> None:
-            nonlocal done
-            done += more
-            pace(done / total)
-
-        second = {"heads": model.n_heads}.get(self.what, len(ranges) if self.ranges else 1)
-        own, random = (
-            Effects(clean, (len(ranges), second, count), told)
-            for count in (self._draws, self.control)
-        )
-        for draw in range(self._draws):
-            for behind in ablated(
-                clean, self.what, self._values(clean, draw), ranges, room_of(clean)
-            ):
-                own.add(behind, draw)
-                for number in range(draw, self.control, self._draws):
-                    random.add(moved_at_random(clean, behind, number, self.seed), number)
-        own.finish()
-        random.finish()
-        tokens = (own.block_tokens + random.block_tokens) // len(prompts)
-        tokens += model.n_layers * clean.tokens // len(prompts)
-        found = {
-            "score": own.score,
-            "loss": own.loss,
-            "random_score": random.score,
-            "random_loss": random.loss,
-            "clean": clean.score.cpu(),
-            "loss_clean": clean.loss.cpu(),
-            "block_tokens": torch.full((len(prompts),), tokens),
-        }
+        layers = layers_of(self.layers, model.n_layers)
+        plan = Plan(self.what, layers, self.each == "range", self._draws, self.control, self.seed)
+        found = measured(clean, plan, lambda draw: self._values(clean, draw), pace)
         if self.compare:
             found["label"] = torch.tensor([self._label(one) for one in prompts])
-        return found if self.control else {k: v for k, v in found.items() if "random" not in k}
+        return found
 
     def _values(self, clean: Clean, draw: int) -> Values:
         """What is put in, in one draw."""
@@ -250,12 +228,9 @@ class Ablate(Driving):
         if self.how == "mean":
             means = self._means_of(model)
             return means.values(self.mean == "position", like.shape[1], like)
-        donors = [
-            self._drawn.donors(prompt.prompt, self.draws, self.seed)[draw]
-            for prompt in clean.batch.prompts
-        ]
-        texts = [len(prompt) for prompt in clean.batch.prompts]
-        return Values.resampled(model, self.what, clean.batch, donors, texts)
+        drawn, prompts = self._drawn, clean.batch.prompts
+        donors = [drawn.donors(one.prompt, self.draws, self.seed)[draw] for one in prompts]
+        return Values.resampled(model, self.what, clean.batch, donors)
 
     def _means_of(self, model: Model) -> Means:
         """The means, from one pass at the first batch."""
@@ -272,18 +247,10 @@ class Ablate(Driving):
         if values.dim() == 1:
             return ("place",), values, unit
         last = "control" if name.startswith("random") else "draw"
-        if self.what == "heads" or self.ranges:
+        if self.what == "heads" or self.each == "range":
             second = "head" if self.what == "heads" else "layer_end"
             return ("place", "layer", second, last), values, unit
         return ("place", "layer", last), values[:, :, 0], unit
-
-    def _ranges(self, model: Model) -> dict[int, dict[int, int]]:
-        """First layers, each with the last layers that go with it and their numbers."""
-        layers = layers_of(self.layers, model.n_layers)
-        if not self.ranges:
-            return {layer: {layer: 0} for layer in layers}
-        numbers = {layer: number for number, layer in enumerate(layers)}
-        return {first: {k: v for k, v in numbers.items() if k >= first} for first in layers}
 
     def _label(self, prompt: EncodedPrompt) -> int:
         value = field_of(prompt.prompt, self.compare)
@@ -297,7 +264,9 @@ class Ablate(Driving):
     @property
     def _drawn(self) -> Reference:
         if self._reference is None:
-            raise SettingError("ablate: not settled on a prompt set: expected settled(model, prompts)")
+            raise SettingError(
+                "ablate: not settled on a prompt set: expected settled(model, prompts)"
+            )
         return self._reference
 
     @classmethod
@@ -364,3 +333,15 @@ class Ablate(Driving):
         from probes.ablation.report import section
 
         return section(rows)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The pace of one of several groups."""
+
+    pace: Callable[[float], None]
+    number: int
+    count: int
+
+    def __call__(self, done: float) -> None:
+        self.pace((self.number + done) / self.count)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["checked", "layers_of"]
 
-CHOSEN = ("what", "how", "metric", "mean")
+CHOSEN = ("what", "how", "each", "metric", "mean")
 LEAST = {"draws": 1, "control": 0, "texts": 1, "seed": 0}
 
 
@@ -34,11 +34,9 @@ def checked(given: Ablate) -> None:
             raise SettingError(
                 f"ablate: {name} is {value!r}: expected a whole number, at least {least}"
             )
-    if type(given.ranges) is not bool:
-        raise SettingError(f"ablate: ranges is {given.ranges!r}: expected true or false")
-    if given.ranges and given.what == "heads":
+    if given.each == "range" and given.what == "heads":
         raise SettingError(
-            "ablate: ranges of heads: expected what=attention, mlp or blocks for ranges of layers"
+            "ablate: each=range of heads: expected what=attention, mlp or blocks for ranges of layers"
         )
     object.__setattr__(given, "layers", _layers(given.layers))
 

@@ -33,20 +33,13 @@ class Values:
         return cls({layer: like.new_zeros(()) for layer in range(1, n_layers + 1)})
 
     @classmethod
-    def resampled(
-        cls, model: Model, what: str, batch: Batch, donors: Sequence[Prompt], texts: Sequence[int]
-    ) -> Values:
-        """What each row's donor has at the positions that stand for the row's (see `aligned`).
-
-        Args:
-            donors: one a row.
-            texts: how many tokens each row has.
-        """
+    def resampled(cls, model: Model, what: str, batch: Batch, donors: Sequence[Prompt]) -> Values:
+        """What each row's donor has at the positions that stand for the row's (see `aligned`)."""
         encoded = [model.encode(prompt) for prompt in donors]
         given = model.batch(encoded)
         caught = model.capture(given, SITES[what])
         width = batch.ids.shape[1]
-        at = aligned(list(texts), [len(one) for one in encoded], width).to(given.device)
+        at = aligned([*map(len, batch.prompts)], [*map(len, encoded)], width).to(given.device)
         rows = torch.arange(len(encoded), device=given.device)[:, None]
         found = {}
         for layer, values in component(caught, what).items():
