@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes.ablation.values import SITES
 from workbench.tidy import plain
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["effects", "rows", "settings_of"]
+
+NUMBERS = (
+    *("score", "effect", "stderr", "clean", "random_effect"),
+    *("loss", "loss_effect", "loss_stderr", "loss_clean", "random_loss_effect"),
+)
 
 
 def settings_of(data: xr.Dataset) -> dict[str, Any]:
@@ -48,61 +54,52 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """
     provenance = json.loads(data.attrs["provenance"])
     groups = {one["name"]: one["fields"].get("group") for one in provenance["prompts"]}
-    names = data["label_name"].values.tolist() if "label_name" in data.coords else []
-    site = {"blocks": "block"}.get(
-        provenance["settings"]["what"], SITES[provenance["settings"]["what"]]
-    )
-    for place in range(data.sizes["place"]):
-        one = data.isel(place=place)
-        prompt = plain(one["prompt"].values[()])
-        label = str(names[int(one["label"])]) if "label" in one else None
-        for cell in _cells(one):
+    what = provenance["settings"]["what"]
+    site = "block" if what == "blocks" else SITES[what]
+    second = next((name for name in ("head", "layer_end") if name in data["score"].dims), None)
+    axes = ["layer", *([second] if second else [])]
+    labels = [data[axis].values.tolist() for axis in axes]
+    numbers = _numbers(data, axes)
+    for place, prompt in enumerate(data["prompt"].values.tolist()):
+        for at in np.ndindex(*map(len, labels)):
+            layer, other = labels[0][at[0]], labels[1][at[1]] if second else None
+            if second == "layer_end" and other < layer:
+                continue
+            cell = {name: plain(values[place][at]) for name, values in numbers.items()}
             yield {
                 "prompt": prompt,
                 "site": site,
-                **cell,
+                "layer": layer,
+                "layer_end": other if second == "layer_end" else layer,
+                "head": other if second == "head" else None,
+                "position": None,
+                "token": None,
+                **{name: cell.get(name) for name in NUMBERS},
+                "corrupted": None,
                 "group": groups.get(prompt),
-                "label": label,
+                "label": _label(data, place),
             }
 
 
-def _cells(one: xr.Dataset) -> Iterator[dict[str, Any]]:
-    """What is known of each component of one prompt."""
-    second = next((name for name in ("head", "layer_end") if name in one["score"].dims), None)
-    axes = ["layer", *([second] if second else [])]
-    drawn = {name: one[name].transpose(*axes, "draw").values for name in ("score", "loss")}
-    changed = {name: part.transpose(*axes).values for name, part in effects(one).items()}
-    clean, clean_loss = plain(one["clean"].values[()]), plain(one["loss_clean"].values[()])
-    labels = [one[axis].values.tolist() for axis in axes]
-    for at in np.ndindex(*map(len, labels)):
-        layer = labels[0][at[0]]
-        other = labels[1][at[1]] if second else None
-        if second == "layer_end" and other < layer:
-            continue
-        yield {
-            "layer": layer,
-            "layer_end": other if second == "layer_end" else layer,
-            "head": other if second == "head" else None,
-            "position": None,
-            "token": None,
-            "score": plain(drawn["score"][at].mean()),
-            "effect": plain(changed["score"][at]),
-            "stderr": _error(drawn["score"][at]),
-            "clean": clean,
-            "corrupted": None,
-            "random_effect": _at(changed, "random_score", at),
-            "loss": plain(drawn["loss"][at].mean()),
-            "loss_effect": plain(changed["loss"][at]),
-            "loss_stderr": _error(drawn["loss"][at]),
-            "loss_clean": clean_loss,
-            "random_loss_effect": _at(changed, "random_loss", at),
-        }
+def _numbers(data: xr.Dataset, axes: list[str]) -> dict[str, NDArray[Any]]:
+    """[place, layer, ...] every number of the rows that there is, by its key."""
+    order, found = ["place", *axes], {}
+    changed = {name: values.transpose(*order).values for name, values in effects(data).items()}
+    for name, effect in (("score", "effect"), ("loss", "loss_effect")):
+        drawn = data[name].transpose(*order, "draw").values
+        found[name], found[effect] = drawn.mean(-1), changed[name]
+        if (n := drawn.shape[-1]) > 1:
+            error = "stderr" if name == "score" else "loss_stderr"
+            found[error] = drawn.std(-1, ddof=1) / n**0.5
+        if f"random_{name}" in changed:
+            found[f"random_{effect}"] = changed[f"random_{name}"]
+    for name in ("clean", "loss_clean"):
+        values = data[name].values.reshape(-1, *[1] * len(axes))
+        found[name] = np.broadcast_to(values, found["score"].shape)
+    return found
 
 
-def _error(drawn: Any) -> float | None:
-    """Standard error of the mean over draws."""
-    return float(drawn.std(ddof=1) / len(drawn) ** 0.5) if len(drawn) > 1 else None
-
-
-def _at(changed: dict[str, Any], name: str, at: tuple[int, ...]) -> Any:
-    return plain(changed[name][at]) if name in changed else None
+def _label(data: xr.Dataset, place: int) -> str | None:
+    if "label" not in data:
+        return None
+    return str(data["label_name"].values[int(data["label"].values[place])])
