@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ablate"]
 
+WORDS = {"mean": "means", "resample": "resampled values"}
+
 
 @dataclass(frozen=True)
 class Ablate(Driving):
@@ -173,10 +175,10 @@ class Ablate(Driving):
     def remarks(self, model: Model) -> Sequence[str]:
         """What means and draws are of."""
         said = [
-            "Later components may make up for an ablated one; a small effect is no proof of none."
+            "later components may make up for an ablated one: a small effect is no proof that it does nothing"
         ]
         if self.how != "zero":
-            said.append(f"{self.how.capitalize()} values are of {self._drawn.said}.")
+            said.append(f"{WORDS[self.how]} are of {self._drawn.said}")
         return said
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:

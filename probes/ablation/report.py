@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import plotly.graph_objects as go
 import polars as pl
 import xarray as xr
 
 from probes.ablation.comparison import Compared, compared
-from probes.ablation.panels import CONTROL, grids
+from probes.ablation.panels import CONTROL, METRICS, grids
+from probes.causal.metrics import UNITS
 from workbench.figures import LIGHT, layer_panels
 from workbench.report.charts import layer_lines
 from workbench.report.intervals import Interval
@@ -19,16 +20,14 @@ from workbench.report.summaries import means
 __all__ = ["section"]
 
 CELL = ["layer", "layer_end", "head"]
-NUMBERS = {
-    "loss_effect": ("loss", "nat per token", "Change of the next-token loss"),
-    "effect": ("score", "the metric's unit", "Change of the target's score"),
-}
+LOSS = ("loss", "nat per token", "Change of the next-token loss")
+Said = Mapping[str, tuple[str, str, str]]
+"""By column: what it is of, its unit, its title."""
 TOP = 15
 METHOD = (
     "Each component is taken out at every position of the prompt; a change is the ablated run's number "
     "less the clean run's. The control moves the residual stream as far, at each token, in a random "
-    "direction. Later components may make up for one that is missing, so a small change is no proof that it "
-    "does nothing."
+    "direction. Later components may make up for one that is missing."
 )
 
 
@@ -37,13 +36,19 @@ def section(rows: pl.LazyFrame) -> Section:
     table = rows.collect()
     if table.is_empty():
         return Section(remarks=[METHOD])
-    found = {name: means(table.lazy(), name, CELL) for name in NUMBERS}
+    said = _numbers(str(table["metric"][0]))
+    found = {name: means(table.lazy(), name, CELL) for name in said}
     return Section(
-        headlines=[_headline(found[name], *NUMBERS[name][1:]) for name in NUMBERS],
-        plots=[plot for name in NUMBERS for plot in _plots(table, name)],
-        listings=[_strongest(table, found["loss_effect"]), *_comparisons(table)],
+        headlines=[_headline(found[name], *said[name][1:]) for name in said],
+        plots=[plot for name in said for plot in _plots(table, name, *said[name])],
+        listings=[_strongest(table, found["loss_effect"]), *_comparisons(table, said)],
         remarks=[METHOD],
     )
+
+
+def _numbers(metric: str) -> Said:
+    of = METRICS[metric]
+    return {"loss_effect": LOSS, "effect": (of, UNITS[metric], f"Change of {of}")}
 
 
 def _named(cell: dict[str, int | None]) -> str:
@@ -67,11 +72,10 @@ def _headline(table: pl.DataFrame, unit: str, title: str) -> Headline:
     )
 
 
-def _plots(table: pl.DataFrame, name: str) -> Iterator[Plot]:
-    of, unit, title = NUMBERS[name]
+def _plots(table: pl.DataFrame, name: str, of: str, unit: str, title: str) -> Iterator[Plot]:
     single = table["head"].is_null().all() and (table["layer"] == table["layer_end"]).all()
     if not single:
-        yield _grid(table, name)
+        yield _grid(table, name, of, unit, title)
         return
     shown = means(_stacked(table, name).lazy(), "value_of", ["line", "layer"])
     names = [one for one in shown["line"].unique().sort() if one != CONTROL] + [CONTROL]
@@ -89,21 +93,20 @@ def _stacked(table: pl.DataFrame, name: str) -> pl.DataFrame:
     return both.drop_nulls("value_of")
 
 
-def _grid(table: pl.DataFrame, name: str) -> Plot:
-    of, unit, title = NUMBERS[name]
+def _grid(table: pl.DataFrame, name: str, of: str, unit: str, title: str) -> Plot:
     heads = table["head"].is_not_null().all()
     other = "head" if heads else "layer_end"
-    parts = {of: name, f"random_{of}": f"random_{name}"}
+    parts = {"change": name, "random_change": f"random_{name}"}
     averaged = {
         key: means(table.lazy(), column, ["layer", other])
         for key, column in parts.items()
         if table[column].is_not_null().any()
     }
     shown = {key: _array(part, other) for key, part in averaged.items()}
-    figure: go.Figure = layer_panels({"": grids(of, of, shown, unit)}, LIGHT)
+    figure: go.Figure = layer_panels({"": grids("change", of, shown, unit)}, LIGHT)
     across = "heads" if heads else "the last layer of each range, upward the first"
-    caption = f"Mean over prompts, {unit}; across: {across}. {prompts_of(averaged[of])}"
-    return Plot(title, caption, figure, averaged[of])
+    caption = f"Mean over prompts, {unit}; across: {across}. {prompts_of(averaged['change'])}"
+    return Plot(title, caption, figure, averaged["change"])
 
 
 def _array(table: pl.DataFrame, other: str) -> xr.DataArray:
@@ -130,14 +133,14 @@ def _strongest(table: pl.DataFrame, found: pl.DataFrame) -> Listing:
     )
 
 
-def _comparisons(table: pl.DataFrame) -> Iterator[Listing]:
+def _comparisons(table: pl.DataFrame, numbers: Said) -> Iterator[Listing]:
     """Of the values of the compared field, where there are some."""
     if table["label"].null_count() == len(table):
         return
     labels = table["label"].unique().sort().to_list()
     lines, kinds = [], set()
     for key, part in table.group_by(CELL, maintain_order=True):
-        for name, (of, _, _) in NUMBERS.items():
+        for name, (of, _, _) in numbers.items():
             values = part[name].cast(pl.Float64).fill_null(float("nan"))
             one = compared(values, part["label"].to_list(), part["group"].to_list())
             kinds.add(_kind(one))

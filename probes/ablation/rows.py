@@ -69,6 +69,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
             yield {
                 "prompt": prompt,
                 "site": site,
+                "metric": provenance["settings"]["metric"],
                 "layer": layer,
                 "layer_end": other if second == "layer_end" else layer,
                 "head": other if second == "head" else None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy import stats
@@ -21,6 +23,7 @@ from probes.ablation.reference import Reference, aligned
 from probes.ablation.values import Values
 from tests.models.bridges import bridge
 from tests.tiny import LAYERS, hf_model, model, tokenizer_of
+from workbench.report.run import report
 from workbench.report.tables import frame
 
 PROMPTS = [
@@ -380,3 +383,14 @@ def test_figures_facts_and_report(what: str, each: str, panels: int) -> None:
     assert "paired by group" in both.caption
     assert both.table.height == 2 * len(cells(what, each == "range"))
     assert len(strongest.table) == min(15, len(cells(what, each == "range")))
+
+
+def test_shards_of_a_report_have_the_means_of_the_whole_set(tmp_path: Path) -> None:
+    hooked = model("gpt2")
+    prompts = [wb.Prompt(f"text {i} {'x' * i}", id=str(i), target="Q") for i in range(6)]
+    ablate = Ablate(what="mlp", how="mean", texts=4, control=0)
+    report(hooked, prompts, [ablate], tmp_path, shard_size=2)
+    table = pl.read_parquet(tmp_path / "shards" / "*" / "ablate.parquet").sort("prompt", "layer")
+    whole = pl.DataFrame(ablate(hooked, prompts).rows()).sort("prompt", "layer")
+    for name in ("score", "loss"):
+        assert table[name].to_list() == pytest.approx(whole[name].to_list(), **NEAR)
