@@ -11,7 +11,7 @@ from workbench.figures import layer_panels, markup, shorten, themed
 
 __all__ = ["figure"]
 
-TITLE, ABOVE = 44, 50  # pixels for its lines, and for the panels' own titles below them
+LINE, ABOVE = 22, 50  # pixels of a line of it, and for the panels' own titles below them
 LEAST = 700  # pixels that the title needs
 DONE = {"zero": "set to zero", "mean": "replaced by means", "resample": "resampled"}
 OF = {"heads": "Heads", "mlp": "MLPs", "attention": "Attention blocks", "blocks": "Blocks"}
@@ -35,8 +35,9 @@ def figure(
     settings = settings_of(data)
     if settings["each"] == "range":
         drawn.update_yaxes(title_text="first layer")
+    lines = _title(shown, settings, prompt)
     drawn.add_annotation(
-        text=_title(shown, settings, prompt),
+        text="<br>".join(lines),
         x=0,
         y=1,
         xref="paper",
@@ -49,25 +50,24 @@ def figure(
         font={"size": 13, "color": look.ink},
     )
     drawn.update_layout(
-        margin_t=drawn.layout.margin.t + TITLE,
-        height=drawn.layout.height + TITLE,
+        margin_t=drawn.layout.margin.t + LINE * len(lines),
+        height=drawn.layout.height + LINE * len(lines),
         width=max(LEAST, drawn.layout.width),
     )
     return drawn
 
 
-def _title(data: xr.Dataset, settings: dict[str, object], prompt: str | int | None) -> str:
+def _title(data: xr.Dataset, settings: dict[str, object], prompt: str | int | None) -> list[str]:
     n = data.sizes["place"]
     over = f"mean over {n} prompts" if n > 1 else "one prompt"
     named = "" if prompt is None else f" ({markup(shorten(str(prompt), 40))})"
     ranges = settings["each"] == "range"
     each = "every range of layers" if ranges else "each alone"
     done = f"{OF[str(settings['what'])]} {DONE[str(settings['how'])]}, {each}: {over}{named}"
-    notes = ["Δ: ablated less clean.", "Control: as far in a random direction."]
-    if ranges or settings["what"] == "heads":
-        across = "last layers" if ranges else "heads"
-        notes[0] += f" Across: {across}."
-        values = sorted(set(labels_of(data)))
-        if len(values) == 2:
-            notes.append(f"Difference: {markup(values[1])} less {markup(values[0])}.")
-    return f"<b>{done}</b><br>{' '.join(notes)}"
+    note = "Δ: ablated less clean. Control: as far in a random direction."
+    if not ranges and settings["what"] != "heads":
+        return [f"<b>{done}</b>", note]
+    across = "last layers" if ranges else "heads"
+    values = [markup(value) for value in sorted(set(labels_of(data)))]
+    more = [f"Difference: {values[1]} less {values[0]}."] if len(values) == 2 else []
+    return [f"<b>{done}</b>", f"{note} Across: {across}.", *more]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ablate"]
 
-WORDS = {"mean": "means", "resample": "resampled values"}
+WORDS = {"mean": "Means", "resample": "Resampled values"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Ablate(Driving):
     def remarks(self, model: Model) -> Sequence[str]:
         """What means and draws are of."""
         said = [
-            "later components may make up for an ablated one: a small effect is no proof that it does nothing"
+            "Later components may make up for an ablated one: a small effect is no proof that it does nothing"
         ]
         if self.how != "zero":
             said.append(f"{WORDS[self.how]} are of {self._drawn.said}")
