@@ -77,6 +77,7 @@ def test_public_names() -> None:
     ]
     assert probes.__all__ == [
         "Ablate",
+        "CausalTrace",
     ]
     relied_on = {
         "load",
