@@ -66,7 +66,8 @@ class Ablate(Driving):
 
     Cost: one pass, and for each ablation the blocks above it alone (b..L - 1 for one that ends with
     block b; a head, or an attention, costs its own block too; a chain of them is run once for all
-    ranges that begin with it). `block_tokens` has what was run, the reference pass not counted.
+    ranges that begin with it). `block_tokens` has what was run of a prompt, padding counted and passes
+    over the reference texts not.
 
     Later components may make up for what is missing, so a small effect does not show that a
     component does nothing.

@@ -49,10 +49,9 @@ class Values:
 
     def placed(self, layer: int, old: Tensor, where: Places, rows: int) -> Tensor:
         """[N, ...] the values at places of a batch in which `rows` prompts come again and again."""
-        width = int(where.column.max()) + 1
         held = self.by_layer[layer].to(old)
-        if held.dim() > 1 and held.shape[1] > 1:
-            width = held.shape[1]
+        apart = held.dim() > 1 and held.shape[1] > 1  # the columns have values of their own
+        width = held.shape[1] if apart else int(where.column.max()) + 1
         whole = held.expand(rows, width, *old.shape[1:])
         return whole[where.row % rows, where.column]
 
@@ -72,7 +71,7 @@ class Means:
 
     Attributes:
         overall: by layer [...].
-        at: by layer [positions, ...], the overall mean where no text reaches.
+        at: by layer [positions, ...], up to the last position of the longest text.
     """
 
     overall: Mapping[int, Tensor]
@@ -96,7 +95,10 @@ class Means:
         return cls(overall, {layer: total / _along(counts, total) for layer, total in sums.items()})
 
     def values(self, by_position: bool, width: int, like: Tensor) -> Values:
-        """The means as they are put into a batch of `width` columns, padded on the right."""
+        """The means as they are put into a batch of `width` columns, padded on the right.
+
+        Beyond the longest text, the mean at each position is the one over all.
+        """
         if not by_position:
             return Values({k: v.to(like)[None, None] for k, v in self.overall.items()})
         found = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from probes.ablation.reference import Reference, aligned
 from probes.ablation.values import Values
 from tests.models.bridges import bridge
 from tests.tiny import LAYERS, hf_model, model, tokenizer_of
+from workbench.errors import Cancelled
 from workbench.report.run import report
 from workbench.report.tables import frame
 
@@ -394,3 +396,26 @@ def test_shards_of_a_report_have_the_means_of_the_whole_set(tmp_path: Path) -> N
     whole = pl.DataFrame(ablate(hooked, prompts).rows()).sort("prompt", "layer")
     for name in ("score", "loss"):
         assert table[name].to_list() == pytest.approx(whole[name].to_list(), **NEAR)
+
+
+def test_values_of_a_reference_file_and_a_run_that_is_cancelled(tmp_path: Path) -> None:
+    hooked, file = model("gpt2"), tmp_path / "texts.txt"
+    file.write_text("Rome\nab cd\n", encoding="utf-8")
+    found = Ablate(what="mlp", how="mean", layers=[2], reference=str(file))(hooked, PROMPTS[0])
+    mean = torch.cat([hooked.capture(t, "mlp_out")["mlp_out", 2] for t in ("Rome", "ab cd")]).mean(
+        0
+    )
+    loss, _ = by_definition(hooked, PROMPTS[0], [wb.Edit.set(("mlp_out", 2), mean)])
+    assert found.rows()[0]["loss"] == pytest.approx(loss, **NEAR)
+    assert "Means are of all 2 of texts.txt" in found.data.attrs["provenance"]
+    seen: list[int] = []
+    stop = Event()
+
+    def watch(progress: Any) -> None:
+        seen.append(progress.done)
+        if 0 < progress.done < progress.total:
+            stop.set()
+
+    with pytest.raises(Cancelled):
+        Ablate()(hooked, PROMPTS[:1], progress=watch, cancel=stop)
+    assert 0 < seen[-1] < len(hooked.encode(PROMPTS[0]).ids)
