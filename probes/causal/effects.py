@@ -15,13 +15,13 @@ from probes.causal.contrast import Contrast
 from probes.causal.metrics import Goal, Metric, scores
 from probes.causal.restarts import below, restarts, whole_table
 from probes.causal.runs import Run, recorded
-from probes.causal.sweep import sweep
+from probes.causal.sweep import cost, sweep
 from workbench.errors import UnsupportedError
 from workbench.models.blocks import Blocks
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 
-__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "algorithm_of", "effects"]
+__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "algorithm_of", "effects", "planned"]
 
 Direction = Literal["denoising", "noising"]
 Algorithm = Literal["wave", "restart", "naive"]
@@ -65,6 +65,36 @@ def algorithm_of(model: Model, names: Sequence[str]) -> Algorithm:
         )
     own = model.engine in ("torch", "transformer_lens")
     return "wave" if own and set(names) <= {*LOCAL, "resid_post"} else "restart"
+
+
+def planned(
+    cells: Sequence[Cell],
+    *,
+    algorithm: Algorithm,
+    n_layers: int,
+    width: int,
+    same: int,
+    prompts: int = 1,
+    samples: int = 1,
+    tail: int = 1,
+) -> int:
+    """The block-tokens of `effects` with these cells, without doing them; arguments as of a contrast."""
+    rows = prompts * samples
+    shorter = _distinct(cells, n_layers=n_layers, width=width, tail=tail, same=same)
+    if algorithm == "wave":
+        own = prompts * width + rows * (width - min(same, width - 1))
+        return own * n_layers + rows * cost(shorter, n_layers=n_layers, width=width)
+    runs = (n_layers - (0 if algorithm == "naive" else below(cell)) for cell in shorter)
+    return rows * width * (2 * n_layers + sum(runs))
+
+
+def _distinct(
+    cells: Sequence[Cell], *, n_layers: int, width: int, tail: int, same: int
+) -> list[Cell]:
+    """What of cells can act, each once."""
+    sizes = {"n_layers": n_layers, "width": width, "tail": tail}
+    shorter = (effective(cell, **sizes, same={"source": same}) for cell in cells)
+    return list(dict.fromkeys(filter(None, shorter)))
 
 
 def effects(

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from workbench.models.blocks import Blocks, narrowed, reused
 from workbench.models.hooks import Tap
 from workbench.models.sites import Site
 
-__all__ = ["sweep"]
+__all__ = ["cost", "sweep"]
 
 
 def sweep(
@@ -53,12 +54,64 @@ def sweep(
     Yields:
         Indices of cells, and their states after the last block [cells, rows, tail, d].
     """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, cell in enumerate(cells):
-        groups[begin_of(cell)].append(index)
-    for begin, indices in sorted(groups.items()):
+    for begin, indices in _groups(cells).items():
         wave = _Wave(blocks, base, tables, begin if blocks.apart else 0, tail, limit)
         yield indices, wave.run([cells[i] for i in indices])
+
+
+def cost(cells: Sequence[Cell], *, n_layers: int, width: int) -> int:
+    """Block-tokens of a sweep for each row of its base run.
+
+    Args:
+        cells: as for `sweep`.
+    """
+    shape = _Shape(width)
+    total = 0
+    for begin, indices in _groups(cells).items():
+        for layer in range(n_layers + 1):
+            histories = _histories([cells[i] for i in indices], layer)
+            for (first, end), those in _by_columns(layer, histories, begin, shape).items():
+                total += (end - first) * len(those)
+    return total
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What `_by_columns` asks of blocks, without blocks."""
+
+    width: int
+    apart: bool = True
+
+
+def _groups(cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """Indices of cells, by the column at which they begin."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        found[begin_of(cell)].append(index)
+    return dict(sorted(found.items()))
+
+
+def _histories(cells: Sequence[Cell], layer: int) -> list[Cell]:
+    """What has been put in up to `layer`, each history once."""
+    return list(dict.fromkeys(filter(None, (until(cell, layer) for cell in cells))))
+
+
+def _by_columns(
+    layer: int, histories: Sequence[Cell], begin: int, shape: Blocks | _Shape
+) -> dict[tuple[int, int], list[Cell]]:
+    """The histories that block `layer` runs for, by the columns (first, end) that it has to run."""
+    whole = (begin, shape.width)
+    found: dict[tuple[int, int], list[Cell]] = defaultdict(list)
+    for history in histories:
+        inside = [put for put in _at(history, layer) if put.site.name != "resid_post"]
+        if until(history, layer - 1):
+            found[whole].append(history)
+        elif inside and shape.apart and all(put.site.name in LOCAL for put in inside):
+            ends = [column for put in inside for column in put.columns]
+            found[min(ends), max(ends) + 1].append(history)
+        elif inside:
+            found[whole].append(history)
+    return found
 
 
 class _Wave:
@@ -81,8 +134,7 @@ class _Wave:
         """Final states, [cells, rows, tail, d]."""
         states: dict[Cell, Tensor] = {}
         for layer in range(self.blocks.anatomy.n_layers + 1):
-            histories = dict.fromkeys(filter(None, (until(cell, layer) for cell in cells)))
-            states = self._stepped(layer, list(histories), states)
+            states = self._stepped(layer, _histories(cells, layer), states)
         return torch.stack([states[cell][:, -self.tail :] for cell in cells])
 
     def _stepped(
@@ -90,7 +142,7 @@ class _Wave:
     ) -> dict[Cell, Tensor]:
         """States [rows, columns, d] after `layer`, by what has been put in up to it."""
         after: dict[Cell, Tensor] = {}
-        for (first, end), those in self._by_columns(layer, histories).items():
+        for (first, end), those in _by_columns(layer, histories, self.begin, self.blocks).items():
             size = max(1, self.limit // (self.rows * (end - first)))
             for start in range(0, len(those), size):
                 after |= self._run(layer, first, end, those[start : start + size], states)
@@ -99,23 +151,6 @@ class _Wave:
             found = after.get(history, own)
             after[history] = self._with_stream(found, _at(history, layer, "resid_post"))
         return after
-
-    def _by_columns(
-        self, layer: int, histories: Sequence[Cell]
-    ) -> dict[tuple[int, int], list[Cell]]:
-        """The histories that block `layer` runs for, by the columns (first, end) that it has to run."""
-        whole = (self.begin, self.blocks.width)
-        found: dict[tuple[int, int], list[Cell]] = defaultdict(list)
-        for history in histories:
-            inside = [put for put in _at(history, layer) if put.site.name != "resid_post"]
-            if until(history, layer - 1):
-                found[whole].append(history)
-            elif inside and self.blocks.apart and all(put.site.name in LOCAL for put in inside):
-                ends = [column for put in inside for column in put.columns]
-                found[min(ends), max(ends) + 1].append(history)
-            elif inside:
-                found[whole].append(history)
-        return found
 
     def _run(
         self,
