@@ -1,8 +1,7 @@
 """Probes: what is where in a model, and what it causes."""
 
-from __future__ import annotations
-
+from probes.ablation.instrument import Ablate
 from probes.interchange.instrument import Interchange
 from probes.tracing.instrument import CausalTrace
 
-__all__ = ["CausalTrace", "Interchange"]
+__all__ = ["Ablate", "CausalTrace", "Interchange"]

@@ -29,7 +29,7 @@ SHARES = {"accuracy": "accuracy, share of pairs", "top": "top answer, share of p
 ROOM = 160  # pixels more than the layer axis takes
 SAID = (
     "95% intervals over groups. With random weights either answer is as likely: about half of the pairs "
-    "come out right by chance."
+    "come out right by chance, with no change too."
 )
 
 
@@ -43,7 +43,14 @@ def figure(
         f"Interchange {described(data)}<br><sub>{SAID if 'twin' in data['control'] else ''}</sub>"
     )
     return shown.update_layout(
-        title={"text": said, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 13}},
+        title={
+            "text": said,
+            "x": 0.01,
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 12},
+            "font": {"size": 13},
+        },
         margin={"t": 110, "b": 150},
         height=shown.layout.height + ROOM,
     )

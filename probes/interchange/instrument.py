@@ -69,7 +69,7 @@ class Interchange(SetLevel):
             directions and coordinates are the same subspaces then, and show how far the base's own
             answer is merely broken;
         twin: the same procedure on the model with random weights. It has no knowledge to prefer an
-            answer by, so that accuracy is near one half there whatever is done: compare it with
+            answer by, so that accuracy is near one half there by chance: compare it with
             twin_unchanged.
 
     Source: Geiger, Lu, Icard and Potts 2021, arXiv 2106.02997; the fitted rotation: Geiger et al.

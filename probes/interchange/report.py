@@ -15,10 +15,10 @@ COLUMNS = ("layer", "control", "k", "accuracy", "low", "high", "top", "score", "
 SAID = (
     "A base prompt runs with part of one state taken from a source prompt, and should then give the "
     "source's answer. That alone is weak evidence: fitted subspaces succeed at arbitrary tasks and in "
-    "models that were never trained, and may work through directions that the model does not use. So the "
-    "accuracy is to be read beside a random subspace whose change is as long, the same procedure towards "
-    "arbitrary answers, and the same on random weights, where about half of all pairs come out right "
-    "whatever is done: there the line without a change is the one to compare with."
+    "models that were never trained, and may "
+    "work through directions that the model does not use. So the accuracy is to be read beside a random "
+    "subspace whose change is as long, the same procedure towards arbitrary answers, and the same on random "
+    "weights, where about half of all pairs come out right by chance, with no change too."
 )
 
 

@@ -14,7 +14,7 @@ import workbench as wb
 from probes.causal.cells import Cell, Put, cell_of, effective
 from probes.causal.contrast import Contrast
 from probes.causal.corruption import noise
-from probes.causal.effects import Effects, effects
+from probes.causal.effects import Effects, effects, planned
 from probes.tracing.grid import cells_of, grid, window_of
 from tests.probes.reference import PATHS, frozen, module_of, outputs, restored, run
 from tests.tiny import FAMILIES, hf_model, model
@@ -312,8 +312,9 @@ def test_a_grid_of_states_costs_the_suffix_formula(first: int) -> None:
 def test_windows_with_one_left_edge_share_their_rows() -> None:
     """Of 3 blocks and windows [1, 1], [1, 2], [2, 3] at one token of 8, six tokens from the end.
 
-    The runs themselves take 8 and 6 columns. Block 1 runs the token alone, once; block 2 six columns twice (the first window and the second,
-    whose rows were one) and the third window's token alone; block 3 six columns three times.
+    The runs themselves take 8 and 6 columns. Block 1 runs the token alone, once; block 2 six columns
+    twice (the first window and the second, whose rows were one) and the third window's token alone;
+    block 3 six columns three times.
     """
     hooked = model("gpt2")
     (prompt, _) = prompts(hooked)
@@ -324,6 +325,16 @@ def test_windows_with_one_left_edge_share_their_rows() -> None:
     ]
     found = effects(hooked, contrast, cells, metric="probability")
     assert found.block_tokens == (8 + 6) * 3 + 1 + (6 + 6 + 1) + 3 * 6
+
+
+@pytest.mark.parametrize("algorithm", ["wave", "restart", "naive"])
+def test_what_is_planned_is_what_is_done(algorithm: str) -> None:
+    hooked = model("gpt2")
+    contrast = noised(hooked)
+    cells = every_kind(contrast.width, hooked.n_layers)
+    found = effects(hooked, contrast, cells, metric="logprob", algorithm=algorithm)
+    sizes = {"n_layers": 3, "width": 8, "same": contrast.same, "prompts": 2, "samples": SAMPLES}
+    assert planned(cells, algorithm=algorithm, **sizes) == found.block_tokens
 
 
 def test_nothing_is_left_on_the_model() -> None:
