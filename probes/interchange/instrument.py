@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from probes.causal.metrics import require_goal
+from probes.interchange.checks import Kind, Metric, require_numbers, require_subspace
 from probes.interchange.choices import Coordinates, Given, Means, Rotation
 from probes.interchange.direction import Direction
-from probes.interchange.levels import ADDED
 from probes.interchange.measure import CONTROLS, TWINS, Subspace, measured
 from probes.interchange.pairs import Pairs, paired
 from probes.interchange.rotation import Fit
@@ -23,7 +23,7 @@ from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.positions import Positions, checked_positions, resolve_positions
 from workbench.models.protocol import Model
-from workbench.models.sites import BLOCK_SITES, expand_sites
+from workbench.models.sites import expand_sites
 from workbench.models.tokens import EncodedPrompt
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Interchange"]
 
-Kind = Literal["rotation", "means", "direction", "coordinates"]
-Metric = Literal["logit_difference", "logprob", "probability"]
-LEAST = {"k": 1, "pairs": 8, "draws": 1, "epochs": 1, "seed": 0}
 SHARE = (0.0, 1.0)
 
 
@@ -160,52 +157,8 @@ class Interchange(SetLevel):
         object.__setattr__(self, "coordinates", tuple(own))
         object.__setattr__(self, "positions", checked_positions(self.positions))
         object.__setattr__(self, "direction", Direction.of(self.direction))
-        self._require_numbers()
-        self._require_subspace()
-
-    def _require_numbers(self) -> None:
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise SettingError(
-                    f"interchange: {name} is {value!r}: expected a whole number, at least {least}"
-                )
-        for name, most in (("held_out", 1.0), ("rate", float("inf"))):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 < value < most:
-                raise SettingError(
-                    f"interchange: {name} is {value!r}: expected between 0 and {most:g}"
-                )
-        for name in ("layers", "coordinates"):
-            given = getattr(self, name)
-            whole = all(type(one) is int and one >= 0 for one in given)
-            if given != "all" and (not whole or len(set(given)) < len(given)):
-                raise SettingError(
-                    f"interchange: {name} {list(given)}: expected distinct whole numbers, 0 or more"
-                )
-        if not self.layers:
-            raise SettingError("interchange: no layers: expected at least one, or all")
-
-    def _require_subspace(self) -> None:
-        kinds = {"subspace": (Kind, self.subspace), "metric": (Metric, self.metric)}
-        for name, (known, value) in kinds.items():
-            if value not in get_args(known):
-                raise SettingError(
-                    f"interchange: {name} is {value!r}: expected one of {', '.join(get_args(known))}"
-                )
-        if self.site not in BLOCK_SITES:
-            raise SettingError(
-                f"interchange: site is {self.site!r}: expected one of {', '.join(BLOCK_SITES)}"
-            )
-        if self.subspace == "rotation" and self.site not in ADDED:
-            raise SettingError(
-                f"interchange: a rotation is fitted at {' or '.join(ADDED)}, not at {self.site}: give "
-                "another site or another subspace"
-            )
-        for name, given in (("direction", self.direction), ("coordinates", self.coordinates)):
-            if bool(given) != (self.subspace == name):
-                said = f"needs {name}" if self.subspace == name else f"has no use for {name}"
-                raise SettingError(f"interchange: subspace={self.subspace} {said}")
+        require_numbers(self)
+        require_subspace(self)
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain data; a direction as its file and hash."""
