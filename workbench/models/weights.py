@@ -115,6 +115,14 @@ class Weights:
         return "ff2" if "ff2" in self._anatomy.family.maps else "down"
 
     @property
+    def mlp_inputs(self) -> tuple[str, ...]:
+        """The names of the maps through which the MLP reads: ff1, or up and gate.
+
+        Empty where each token goes to experts of its own.
+        """
+        return tuple(name for name in ("ff1", "up", "gate") if name in self._anatomy.family.maps)
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """The sites of what each block adds to the residual stream, in the order of the branches.
 
