@@ -48,9 +48,7 @@ def edge_scores(pair: Pair, nodes: Nodes, direction: Direction, steps: int) -> T
     return found * nodes.edges.to(found)
 
 
-def _of_samples(
-    pair: Pair, nodes: Nodes, direction: Direction, steps: int, rows: slice
-) -> Tensor:
+def _of_samples(pair: Pair, nodes: Nodes, direction: Direction, steps: int, rows: slice) -> Tensor:
     base, source = pair.ends(direction, rows)
     here, there = (pair.read(side, ("resid_post", "z", "mlp_out"))[0] for side in (base, source))
     moved = {
@@ -137,7 +135,9 @@ def _at_normed(
     weight = weights.map(name, layer).weight.to(delta)
     parts = weight.shape[1] // weights.d_head if name in "qkv" else 1
     split = weight.view(len(weight), parts, -1)
-    return torch.einsum("nhe,dhe->hnd", delta.unflatten(1, (parts, -1)), split).unflatten(1, shape)
+    by_part = delta.view(len(delta), parts, -1)
+    found = torch.einsum("nhe,dhe->hnd", by_part, split)
+    return found.view(parts, *shape, -1)
 
 
 def _through(model: Model, norm: nn.Module, stream: Tensor, slopes: Tensor) -> Tensor:

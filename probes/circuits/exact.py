@@ -38,7 +38,8 @@ def exact(
         pace=pace,
     )
     base = found.corrupted[0] if direction == "denoising" else found.clean
-    moved = (found.patched[:, 0] - base).split([len(those) for those in cells.values()])
+    counts = [len(those) for those in cells.values()]
+    moved = torch.split(found.patched[:, 0] - base, counts)
     return {
         name: _shaped(values, pair, name, positions)
         for name, values in zip(sites, moved, strict=True)

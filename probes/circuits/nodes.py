@@ -62,11 +62,13 @@ class Nodes:
             UnsupportedError: its blocks cannot be split into nodes whose outputs sum to what others read.
         """
         if not model.causal or len(model.stacks) > 1:
-            raise UnsupportedError(f"{who}: {model.name} is no causal decoder: use one, such as GPT-2")
+            raise UnsupportedError(
+                f"{who}: {model.name} is no causal decoder: use one, such as GPT-2"
+            )
         weights = model.weights
         try:
             for branch in ("attention", "mlp"):
-                weights.input_norm(branch, 1)  # type: ignore[arg-type]
+                weights.input_norm(branch, 1)
         except UnsupportedError as error:
             raise UnsupportedError(f"{who}: {error}") from None
         if not weights.mlp_inputs:

@@ -69,7 +69,9 @@ class Pair:
         """[rows] scores of logits [rows x tokens, vocabulary] at `at`."""
         shaped = logits.view(-1, self.contrast.goal.tokens, logits.shape[-1])
         goal = self.contrast.goal
-        rows = Goal((), *(ids.expand(len(shaped), *ids.shape[1:]) for ids in (goal.targets, goal.foils)))
+        rows = Goal(
+            (), *(ids.expand(len(shaped), *ids.shape[1:]) for ids in (goal.targets, goal.foils))
+        )
         return scores(self.metric, shaped, rows, self.logits.expand(len(shaped), -1, -1))
 
     def ends(self, direction: Direction, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
@@ -102,5 +104,6 @@ class Pair:
 
 def by_layer(captures: Captures, name: str, width: int) -> Tensor:
     """[layer, rows, width, ...] a site at every layer, float32 at least, of rows of one width."""
-    found = captures.stack(name).unflatten(1, (-1, width))
+    found = captures.stack(name)
+    found = found.view(len(found), -1, width, *found.shape[2:])
     return found.to(torch.promote_types(found.dtype, torch.float32))

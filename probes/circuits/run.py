@@ -36,7 +36,8 @@ def circuits(pair: Pair, nodes: Nodes, kept: Tensor) -> Tensor:
     with torch.no_grad(), pair.model.blocks(pair.contrast.batch) as blocks:
         corrupted = _Corrupted.of(pair, nodes)
         parts = [
-            _Circuits(pair, nodes, blocks, corrupted, part).scores() for part in kept.split(each)
+            _Circuits(pair, nodes, blocks, corrupted, part).scores()
+            for part in torch.split(kept, each)
         ]
     return torch.cat(parts)
 
@@ -83,7 +84,7 @@ class _Circuits:
         self.done = 0
 
     def scores(self) -> Tensor:
-        """[circuits, samples]"""
+        """[circuits, samples] the score of each run."""
         contrast, weights = self.pair.contrast, self.pair.model.weights
         self._sent((contrast.clean[0] - contrast.corrupted[0])[None, None])
         for layer in range(1, self.nodes.layers + 1):
@@ -105,7 +106,7 @@ class _Circuits:
 
     def _over(self, values: Tensor, corrupted: Tensor) -> Tensor:
         """[circuits, samples, ...] of rows, less the corrupted run's [samples, ...]."""
-        return values.to(corrupted).unflatten(0, (len(self.kept), -1)) - corrupted
+        return values.to(corrupted).view(len(self.kept), *corrupted.shape) - corrupted
 
     def _sent(self, moved: Tensor) -> None:
         """Note what the next senders add, [senders, circuits, samples, width, d] or rows."""
@@ -116,8 +117,6 @@ class _Circuits:
     def _streams(self, corrupted: Tensor, places: slice, end: int | None = None) -> Tensor:
         """[circuits * samples, receivers, width, d] what each receiver reads."""
         end = self.done if end is None else end
-        found = torch.einsum(
-            "cur,ucswd->csrwd", self.kept[:, :end, places], self.moved[:end]
-        )
+        found = torch.einsum("cur,ucswd->csrwd", self.kept[:, :end, places], self.moved[:end])
         dtype = self.pair.model.dtype
         return (found + corrupted[:, None]).flatten(0, 1).to(dtype)

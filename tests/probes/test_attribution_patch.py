@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import workbench as wb
-from probes.causal.metrics import Metric
 from probes.causal.contrast import Contrast
 from probes.causal.effects import Direction
+from probes.causal.metrics import Metric
 from probes.circuits.pair import Pair
 from probes.circuits.patching import attributed, path_nodes
 from tests.tiny import model

@@ -47,13 +47,13 @@ def kept(nodes: Nodes, edges: Sequence[tuple[int, int]], *, but: bool = False) -
 
 @pytest.mark.parametrize("prompt", [PAIR, NOISY], ids=["pair", "noise"])
 @pytest.mark.parametrize("family", PLAIN)
-def test_all_edges_are_the_clean_run_and_none_the_corrupted(
-    family: str, prompt: wb.Prompt
-) -> None:
+def test_all_edges_are_the_clean_run_and_none_the_corrupted(family: str, prompt: wb.Prompt) -> None:
     it = pair(family, prompt)
     nodes = Nodes.of(it.model, WHO)
     found = circuits(it, nodes, torch.cat([kept(nodes, []), kept(nodes, [], but=True)]))
-    ends = [it.read(side[0], ["resid_post"])[1] for side in (it.contrast.corrupted, it.contrast.clean)]
+    ends = [
+        it.read(side[0], ["resid_post"])[1] for side in (it.contrast.corrupted, it.contrast.clean)
+    ]
     # float64 but for norms: a few roundings a block
     atol = 1e-5 if family in FLOAT32_NORM else 1e-12
     torch.testing.assert_close(found[0], ends[0], atol=atol, rtol=0)
@@ -64,7 +64,7 @@ def test_all_edges_are_the_clean_run_and_none_the_corrupted(
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("family", PLAIN)
 def test_edges_into_a_receiver_sum_to_it(family: str, direction: Direction) -> None:
-    """Into the logits: the last state's attribution; into all parts of a block: resid_pre's, less the skip."""
+    """Into the logits: what the last state does; out of the embedding: what resid_post does there."""
     it = pair(family)
     nodes = Nodes.of(it.model, WHO)
     scores = edge_scores(it, nodes, direction, 0)
@@ -83,7 +83,9 @@ def test_scores_are_slopes_of_exact_edge_patching(family: str, metric: Metric) -
     nodes = Nodes.of(it.model, WHO)
     step = 1e-4
     near = it.contrast.clean + step * (it.contrast.corrupted - it.contrast.clean)
-    close = Pair(it.model, type(it.contrast)(**{**vars(it.contrast), "corrupted": near}), metric, it.logits)
+    close = Pair(
+        it.model, type(it.contrast)(**{**vars(it.contrast), "corrupted": near}), metric, it.logits
+    )
     scores = edge_scores(close, nodes, "noising", 0)[0]
     edges = [tuple(edge) for edge in nodes.edges.nonzero()[::9].tolist()]
     left_out = torch.cat([kept(nodes, [edge], but=True) for edge in edges])
@@ -100,7 +102,9 @@ def test_the_mean_gradient_of_edges_is_complete() -> None:
     it = pair()
     nodes = Nodes.of(it.model, WHO)
     scores = edge_scores(it, nodes, "noising", 24)
-    corrupted, clean = (it.read(side[0], ["resid_post"])[1] for side in (it.contrast.corrupted, it.contrast.clean))
+    corrupted, clean = (
+        it.read(side[0], ["resid_post"])[1] for side in (it.contrast.corrupted, it.contrast.clean)
+    )
     torch.testing.assert_close(scores[:, 0].sum(1), corrupted - clean, atol=1e-8, rtol=0)
 
 
