@@ -1,0 +1,1 @@
+"""Causal tracing: which states, MLPs and attention carry a prompt's answer."""
