@@ -1,5 +1,11 @@
 """Probes: what is where in a model, and what it causes."""
 
+from probes.circuits.edge_instrument import EdgeAttribution
+from probes.circuits.instrument import AttributionPatch
 from probes.tracing.instrument import CausalTrace
 
-__all__ = ["CausalTrace"]
+__all__ = [
+    "AttributionPatch",
+    "CausalTrace",
+    "EdgeAttribution",
+]

@@ -22,6 +22,11 @@ WIDTH, HEIGHT = 1080, 640
 SPLIT = 0.6, 0.7  # where the edges end and the curve begins
 MLP = 0.4  # layers that an MLP stands above its block's heads
 THICK = 0.8, 6.0  # pixels of a line, least and most
+DASHES = {"q": "dash", "k": "dot"}  # of lines into queries and keys; those into values are solid
+BOWS = {
+    "q": -0.12,
+    "k": 0.12,
+}  # heads by which a line leaves the straight one, so that none hides another
 CURVE = "of the clean − corrupted difference kept"
 
 
@@ -85,16 +90,16 @@ def _edges(shown: list[dict[str, Any]], one: xr.Dataset, look: Theme) -> list[go
         (x0, y0), (x1, y1) = _ends(edge, one)
         width = THICK[0] + (THICK[1] - THICK[0]) * abs(edge["score"]) / most
         said = f"{edge['sender']} → {edge['receiver']}: {edge['score']:+.3g} {unit}"
-        steps = np.linspace(0, 1, 9)
+        steps = np.linspace(0, 1, 13)
+        bow = BOWS.get(edge["receiver_part"], 0.0) * np.sin(np.pi * steps)
+        colour = look.series[0] if edge["score"] > 0 else look.accent
+        dash = DASHES.get(edge["receiver_part"], "solid")
         found.append(
             go.Scatter(
-                x=(x0 + (x1 - x0) * steps).tolist(),
+                x=(x0 + (x1 - x0) * steps + bow).tolist(),
                 y=(y0 + (y1 - y0) * steps).tolist(),
                 mode="lines",
-                line={
-                    "width": width,
-                    "color": look.series[0] if edge["score"] > 0 else look.accent,
-                },
+                line={"width": width, "color": colour, "dash": dash},
                 opacity=0.65,
                 hoverinfo="text",
                 hovertext=markup(said),
@@ -173,11 +178,12 @@ def _layout(one: xr.Dataset, count: int, look: Theme, name: str) -> dict[str, An
     heads = int(one["sender_head"].values.max()) + 1
     layers = list(range(top + 2))
     sizes = one["edges"].values.tolist()
-    ticks = [size for size in sizes if size == 0 or str(size)[0] == "1" or size == sizes[-1]]
+    ticks = [size for size in sizes[:-1] if str(size)[0] in "01" and size < sizes[-1] / 3]
+    ticks.append(sizes[-1])
     return look.layout(
         width=WIDTH,
         height=HEIGHT,
-        margin={"l": 60, "r": 20, "t": 112, "b": 52},
+        margin={"l": 60, "r": 20, "t": 124, "b": 52},
         legend={
             "x": SPLIT[1],
             "y": 1.0,
@@ -207,7 +213,7 @@ def _layout(one: xr.Dataset, count: int, look: Theme, name: str) -> dict[str, An
         annotations=[_heading(one, count, look, name)],
         shapes=[
             {"type": "line", "xref": "x2 domain", "yref": "y2", "x0": 0, "x1": 1, "y0": y, "y1": y}
-            | {"line": {"color": look.rule, "width": 1.5}}
+            | {"line": {"color": look.rule, "width": 1.5}, "layer": "below"}
             for y in (0, 1)
         ],
     )
@@ -220,7 +226,9 @@ def _heading(one: xr.Dataset, count: int, look: Theme, name: str) -> dict[str, A
     lines = [
         f"<b>{markup(shorten(_text(one, name), 110))}</b>",
         markup(heading(one)[1]),
-        f"the {count} largest of {edges:,} edges, approximate: {does} one raises (blue) or lowers (red) the metric",
+        f"the {count} largest of {edges:,} edges, upward, approximate: {does} one raises (blue) or lowers "
+        "(red) the metric",
+        "into a head: values solid, queries dashed, keys dotted",
     ]
     place = {
         "x": 0,

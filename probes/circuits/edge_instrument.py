@@ -39,8 +39,8 @@ DIMS = {
     "random_faithfulness": ("place", "edges", "draw"),
 }
 APPROXIMATE = (
-    "Scores of edges are a first-order approximation of what patching each edge does; the faithfulness curve is "
-    "exact: every other edge is patched, block by block."
+    "Scores of edges are a first-order approximation of what patching each edge does; the faithfulness "
+    "curve is exact: every other edge is patched, block by block."
 )
 
 
@@ -76,12 +76,13 @@ class EdgeAttribution(Corrupting):
         metric: logprob, logit_difference or kl; auto: logit_difference where every prompt has a foil, else
             logprob.
         direction: noising (EAP) or denoising.
+        corruption: noise (on the subject's token embeddings), replace (by each prompt's corrupted text), or
+            auto: replace where every prompt has one, else noise.
         steps: points of the gradient's mean along the embeddings; 0 for the gradient at the base run alone.
-        noise: standard deviations of the noise on the subject, in those of the prompt set's subjects'
-            embeddings; for prompts without a corrupted text.
-        samples: draws of the noise.
+        noise: standard deviations of the noise, in units of noise_std.
+        noise_std: None for the standard deviation of the subjects' embeddings over all prompts.
+        samples: how many draws of noise.
         seed: of the draws, and of the random edges.
-        std: the noise's standard deviation itself, in place of `noise`.
         sizes: numbers of edges of the faithfulness curve; auto: 0, 1, 2, 5, 10, ... and all.
         draws: orders of random edges that the curve is held against.
 
@@ -90,7 +91,7 @@ class EdgeAttribution(Corrupting):
     receiver; NaN where there is no edge; stderr over the samples), faithfulness (place, edges),
     random_faithfulness (place, edges, draw), clean and corrupted (place).
 
-    >>> EdgeAttribution()(model, wb.Prompt(text, target=" Paris", foil=" Rome", corrupted=other))  # doctest: +SKIP
+    >>> EdgeAttribution(steps=5)(model, prompts).plot(edges=40)  # doctest: +SKIP
     """
 
     direction: Direction = "noising"
@@ -104,8 +105,8 @@ class EdgeAttribution(Corrupting):
     costly: ClassVar[bool] = True
     most_prompts: ClassVar[int | None] = 1
     citation: ClassVar[Citation] = Citation(
-        "Connections between components of {model} were scored by edge attribution patching (Syed et al., 2023; "
-        "{settings}) and their faithfulness measured by patching all others",
+        "Connections between components of {model} were scored by edge attribution patching (Syed et "
+        "al., 2023; {settings}) and their faithfulness measured by patching all others",
         "@misc{syed2023attribution,\n"
         "  title  = {Attribution Patching Outperforms Automated Circuit Discovery},\n"
         "  author = {Syed, Aaquib and Rager, Can and Conmy, Arthur},\n"
@@ -117,22 +118,21 @@ class EdgeAttribution(Corrupting):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole_number(self.name, "draws", self.draws, 0)
-        if self.sizes == "auto":
+        if isinstance(self.sizes, str) and self.sizes == "auto":
             return
         given = (self.sizes,) if isinstance(self.sizes, int) else tuple(self.sizes)
         if not given or any(type(one) is not int or one < 0 for one in given):
             raise SettingError(
                 f"{self.name}: sizes is {self.sizes!r}: expected numbers of edges, 0 or more, or auto"
             )
-        object.__setattr__(self, "sizes", tuple(sorted(set(given))))  # type: ignore[type-var]
+        object.__setattr__(self, "sizes", tuple(sorted(set(given))))
 
     def prepare(self, model: Model) -> None:
         """Refuse a model whose parts do not come apart, and circuits larger than it."""
-        count = int(Nodes.of(model, self.name).edges.sum())
-        if self.sizes != "auto" and self.sizes[-1] > count:  # type: ignore[operator]
-            raise SettingError(
-                f"{self.name}: sizes has {self.sizes[-1]}: {model.name} has {count} edges"
-            )
+        nodes = Nodes.of(model, self.name)
+        most, count = self._sizes(nodes)[-1], int(nodes.edges.sum())
+        if most > count:
+            raise SettingError(f"{self.name}: sizes has {most}: {model.name} has {count} edges")
 
     def remarks(self, model: Model) -> Sequence[str]:
         """What is approximate, and what is exact."""

@@ -52,8 +52,8 @@ def _curve(rows: pl.LazyFrame) -> Plot:
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
     layout = LIGHT.layout(xaxis=x_axis, yaxis=y_axis, height=340, legend=legend)
     caption = (
-        "Mean over prompts of (metric − corrupted) / (clean − corrupted) when k edges are kept, Student's 95% "
-        f"interval; random circuits: the mean of each prompt's draws. {prompts_of(table)}"
+        "Mean over prompts of (metric − corrupted) / (clean − corrupted) when k edges are kept, Student's "
+        f"95% interval; random circuits: the mean of each prompt's draws. {prompts_of(table)}"
     )
     return Plot("Faithfulness of circuits", caption, go.Figure(traces, layout), table)
 
@@ -74,7 +74,7 @@ def _edges(rows: pl.LazyFrame) -> Listing:
     first = table.sort(pl.col("value").abs(), descending=True).head(SHOWN)
     caption = (
         f"The {first.height} edges with the largest mean score by its absolute value, in the metric's unit. "
-        f"Intervals are each edge's own (Student's, 95%); as these were chosen among {table.height:,} edges by "
-        "the same prompts, their means are a little too large."
+        f"Intervals are each edge's own (Student's, 95%); as these were chosen among {table.height:,} edges "
+        "by the same prompts, their means are a little too large."
     )
     return Listing("Edges that stand out", caption, first.rename({"value": "score"}))

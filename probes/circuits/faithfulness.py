@@ -9,8 +9,8 @@ from torch import Tensor
 
 from probes.circuits.nodes import Nodes
 from probes.circuits.pair import Pair
-from probes.circuits.reading import SMALL
 from probes.circuits.run import circuits
+from probes.tracing.measured import LEAST
 
 __all__ = ["faithfulness", "random_orders", "sizes_up_to"]
 
@@ -48,7 +48,7 @@ def faithfulness(
     )
     whole = clean - corrupted
     share = (torch.stack(found) - corrupted) / whole
-    share = torch.where(whole.abs() >= SMALL, share, torch.nan)
+    share = torch.where(whole.abs() >= LEAST[pair.metric], share, torch.nan)
     return share[:, 0], share[:, 1:]
 
 

@@ -107,7 +107,9 @@ def _drawn(
         width=columns * (wide + GAP) + 160,
         height=total + ABOVE + 10,
         margin={"l": 54, "r": 106, "t": ABOVE, "b": 10},
-        annotations=_heading(one, look),
+        annotations=_heading(
+            one, look, exact=any(len(row) > 1 and "exact" in row[1].title for row in rows)
+        ),
         shapes=[],
     )
     span = columns * wide + (columns - 1) * GAP
@@ -206,10 +208,13 @@ def _title(text: str, x: float, y: float, look: Theme) -> dict[str, Any]:
     }
 
 
-def _heading(one: xr.Dataset, look: Theme) -> list[dict[str, Any]]:
+def _heading(one: xr.Dataset, look: Theme, exact: bool) -> list[dict[str, Any]]:
     text, said = heading(one)
     lines = [f"<b>{markup(shorten(visible_line(text), 110))}</b>", markup(said)]
-    lines.append("approximate: gradient times difference, no patching; exact: every cell patched")
+    lines.append(
+        "approximate: gradient times difference, nothing is patched"
+        + ("; exact: every cell patched; Spearman's rank correlation over a site's cells" * exact)
+    )
     return [_note("<br>".join(lines), 0, 1, look) | {"yshift": 16, "align": "left"}]
 
 

@@ -66,12 +66,13 @@ class AttributionPatch(Corrupting):
         metric: logprob, logit_difference or kl; auto: logit_difference where every prompt has a foil, else
             logprob.
         direction: denoising or noising.
+        corruption: noise (on the subject's token embeddings), replace (by each prompt's corrupted text), or
+            auto: replace where every prompt has one, else noise.
         steps: points of the integral along the embeddings; 0 for the gradient at the base run alone.
-        noise: standard deviations of the noise on the subject, in those of the prompt set's subjects'
-            embeddings; for prompts without a corrupted text.
-        samples: draws of the noise.
+        noise: standard deviations of the noise, in units of noise_std.
+        noise_std: None for the standard deviation of the subjects' embeddings over all prompts.
+        samples: how many draws of noise.
         seed: of the draws.
-        std: the noise's standard deviation itself, in place of `noise`.
         sites: some of resid_post, mlp_out, attn_out and z (single heads).
         exact: whether every cell is patched too.
 
@@ -205,10 +206,12 @@ class AttributionPatch(Corrupting):
             ranks[name] = rank_correlation(mean, true[name].mean(1), (values != 0).any(1))
         found = {}
         if self._grid:
-            grid = torch.tensor([ranks[name] for name in self._grid])
+            grid = torch.tensor([ranks[name] for name in self._grid], dtype=torch.float64)
             found["rank_correlation"] = grid[:, None].expand(-1, positions)
         if "z" in ranks:
-            found["head_rank_correlation"] = torch.tensor(ranks["z"]).expand(positions)
+            found["head_rank_correlation"] = torch.tensor(ranks["z"], dtype=torch.float64).expand(
+                positions
+            )
         return found
 
     @classmethod

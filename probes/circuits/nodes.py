@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from workbench.errors import UnsupportedError
 from workbench.models.protocol import Model
+from workbench.models.weights import Weights
 
 __all__ = ["Node", "Nodes"]
+
+BRANCHES: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,18 @@ class Nodes:
             raise UnsupportedError(
                 f"{who}: {model.name} is no causal decoder: use one, such as GPT-2"
             )
-        weights = model.weights
         try:
-            for branch in ("attention", "mlp"):
-                weights.input_norm(branch, 1)
+            return cls._of(model, model.weights)
         except UnsupportedError as error:
             raise UnsupportedError(f"{who}: {error}") from None
+
+    @classmethod
+    def _of(cls, model: Model, weights: Weights) -> Nodes:
+        for branch in BRANCHES:
+            weights.input_norm(branch, 1)
         if not weights.mlp_inputs:
             raise UnsupportedError(
-                f"{who}: {model.name} sends each token to experts of its own, whose inputs are not told apart"
+                f"{model.name} sends each token to experts of its own, whose inputs are not told apart"
             )
         for name in ("q", "k", "v", "o", *weights.mlp_inputs):
             weights.map(name, 1)

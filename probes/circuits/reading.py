@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from probes.tracing.measured import LEAST
 from workbench.figures.reading import chosen
 
-__all__ = ["SITES", "SMALL", "finite", "heading", "normalised", "of_prompt", "settings_of"]
+__all__ = ["SITES", "finite", "heading", "normalised", "of_prompt", "settings_of"]
 
 SITES = {"resid_post": "state", "mlp_out": "MLP", "attn_out": "attention", "z": "heads"}
-SMALL = 1e-3  # nat or logit: a total effect below it is about 0, and nothing is a share of it
 WORDS = {
     "logprob": "log p(target)",
     "logit_difference": "logit target − foil",
@@ -52,10 +53,15 @@ def heading(one: xr.Dataset) -> list[str]:
     ]
 
 
-def normalised(effect: float, clean: float, corrupted: float, direction: str) -> float | None:
-    """An effect as a share of the whole way to what is put in; None where that is about 0."""
-    total = (clean - corrupted) * (1 if direction == "denoising" else -1)
-    return finite(effect / total) if abs(total) >= SMALL else None
+def normalised(effect: float, total: float, settings: Mapping[str, Any]) -> float | None:
+    """An effect as a share of the whole way to what is put in; None where that is about 0.
+
+    Args:
+        total: the clean score less the corrupted one.
+    """
+    if abs(total) < LEAST[settings["metric"]]:
+        return None
+    return finite(effect / (total if settings["direction"] == "denoising" else -total))
 
 
 def finite(value: float) -> float | None:

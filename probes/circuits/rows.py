@@ -21,7 +21,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     `effect` is the approximation; `exact_effect`, `exact_stderr` and `rank_correlation` (of the
     prompt and site) are None unless exact effects were measured. Cells go prompt by prompt.
     """
-    direction = settings_of(data)["direction"]
+    settings = settings_of(data)
     ends = [data[name].values for name in ("clean", "corrupted")]
     named = list(
         zip(*(data[name].values.tolist() for name in ("prompt", "position", "token")), strict=True)
@@ -41,7 +41,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
                 "position": position,
                 "token": token,
                 **{name: values.get(name) for name in NUMBERS},
-                "normalised": normalised(effect, clean, corrupted, direction),
+                "normalised": normalised(effect, clean - corrupted, settings),
                 "rank_correlation": None if ranks is None else finite(ranks[place]),
                 "clean": clean,
                 "corrupted": corrupted,

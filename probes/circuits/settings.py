@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from probes.causal.contrast import Contrast
-from probes.causal.corruption import checked_noise, counterfactual, subject_std
+from probes.causal.corruption import checked_noise, counterfactual, settled_corruption, subject_std
 from probes.causal.effects import Direction
-from probes.causal.metrics import Metric, require_goal
+from probes.causal.metrics import Metric, require_goal, settled_metric
 from probes.circuits.pair import Pair
 from workbench.errors import SettingError
 from workbench.instrument import Driving
@@ -21,23 +21,25 @@ __all__ = ["Corrupting", "whole_number"]
 
 Scored = Literal["auto", "logprob", "logit_difference", "kl"]
 MOST_STEPS = 256
+CHOICES = {
+    "metric": get_args(Scored),
+    "direction": get_args(Direction),
+    "corruption": ("auto", "noise", "replace"),
+}
 
 
 @dataclass(frozen=True)
 class Corrupting(Driving):
-    """Settings of an instrument that measures between a prompt's clean and corrupted runs.
-
-    The corrupted run is that of the prompt's corrupted text where it has one, else of the prompt with
-    noise on its subject.
-    """
+    """Settings of an instrument that measures between a prompt's clean and corrupted runs."""
 
     metric: Scored = "auto"
     direction: Direction = "denoising"
+    corruption: Literal["auto", "noise", "replace"] = "auto"
     steps: int = 0
     noise: float = 3.0
+    noise_std: float | None = None
     samples: int = 10
     seed: int = 0
-    std: float | None = None
 
     def __post_init__(self) -> None:
         if self.metric == "probability":  # type: ignore[comparison-overlap]
@@ -45,15 +47,17 @@ class Corrupting(Driving):
                 f"{self.name}: metric is probability, which bends too much for a gradient to say what "
                 "patching does: take logprob, logit_difference or kl"
             )
-        for field, known in (("metric", get_args(Scored)), ("direction", get_args(Direction))):
+        for field, known in CHOICES.items():
             if getattr(self, field) not in known:
                 raise SettingError(
                     f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
                 )
         whole_number(self.name, "steps", self.steps, 0, MOST_STEPS)
         checked_noise(self.noise, self.samples, self.seed, self.name)
-        if self.std is not None:
-            checked_noise(self.std, self.samples, self.seed, self.name)
+        if self.noise_std is not None and not self.noise_std > 0:
+            raise SettingError(
+                f"{self.name}: noise_std is {self.noise_std!r}: expected a number above 0"
+            )
         if self.metric == "kl" and self.direction == "noising" and self.steps == 0:
             raise SettingError(
                 f"{self.name}: KL is least at the clean run, where its gradient is 0 everywhere: give steps "
@@ -61,26 +65,26 @@ class Corrupting(Driving):
             )
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
-        """Fill in the metric and the size of the noise; refuse corrupted texts that do not fit.
+        """Fill in corruption, metric and the noise of these subjects; refuse texts that do not fit.
 
-        logit_difference where every prompt has a foil, else logprob; of noise, `noise` standard
-        deviations of the token embeddings of the set's subjects.
+        auto is logit_difference where every prompt has a foil, else logprob; replace where every prompt
+        has a corrupted text, else noise.
         """
-        prompts, metric, std = list(prompts), self.metric, self.std
-        if metric == "auto":
-            every = all(prompt.foil is not None for prompt in prompts)
-            metric = "logit_difference" if every else "logprob"
-        for prompt in prompts:
-            if prompt.corrupted is not None:
+        every, noise_std = list(prompts), self.noise_std
+        metric = settled_metric(self.metric, every, "logprob")
+        corruption = settled_corruption(self.corruption, every, self.name)
+        if corruption == "noise" and noise_std is None:
+            noise_std = subject_std(model, every)
+        if corruption == "replace":
+            for prompt in every:
                 counterfactual(model, model.encode(prompt, long_targets=True), self.name)
-        if std is None and any(prompt.corrupted is None for prompt in prompts):
-            std = self.noise * subject_std(model, prompts)
-        return replace(self, metric=metric, std=std)
+        chosen: dict[str, Any] = {"metric": metric, "corruption": corruption}
+        return replace(self, **chosen, noise_std=noise_std)
 
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt that cannot be scored, or that nothing corrupts."""
         require_goal(prompt, self._scored, self.name)
-        if prompt.prompt.corrupted is None:
+        if self.corruption == "noise":
             _ = prompt.subject
 
     @property
@@ -90,12 +94,13 @@ class Corrupting(Driving):
 
     def pair(self, model: Model, prompt: EncodedPrompt) -> Pair:
         """The runs of one prompt."""
-        if prompt.prompt.corrupted is not None:
+        if self.corruption == "replace":
             contrast = Contrast.by_text(model, [prompt], self.name)
         else:
-            assert self.std is not None
+            assert self.noise_std is not None
+            std = self.noise * self.noise_std
             contrast = Contrast.by_noise(
-                model, [prompt], std=self.std, samples=self.samples, seed=self.seed
+                model, [prompt], std=std, samples=self.samples, seed=self.seed
             )
         return Pair.of(model, contrast, self._scored)
 
