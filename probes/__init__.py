@@ -2,10 +2,12 @@
 
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
+from probes.circuits.span_instrument import SpanTrace
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
     "AttributionPatch",
     "CausalTrace",
     "EdgeAttribution",
+    "SpanTrace",
 ]

@@ -15,7 +15,7 @@ from probes.circuits.edges import edge_scores
 from probes.circuits.exact import mean_and_error
 from probes.circuits.faithfulness import faithfulness, random_orders, sizes_up_to
 from probes.circuits.nodes import Nodes
-from probes.circuits.settings import Corrupting, whole_number
+from probes.circuits.settings import Approximating, whole_number
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -45,7 +45,7 @@ APPROXIMATE = (
 
 
 @dataclass(frozen=True)
-class EdgeAttribution(Corrupting):
+class EdgeAttribution(Approximating):
     """Edge attribution patching: a score for every connection between heads, MLPs and the logits.
 
     Senders are the embedding, each head and each MLP; receivers the queries, keys and values of each head,

@@ -12,7 +12,7 @@ from torch import Tensor
 from probes.causal.metrics import UNITS
 from probes.circuits.exact import exact, mean_and_error, rank_correlation
 from probes.circuits.patching import attributed
-from probes.circuits.settings import Corrupting
+from probes.circuits.settings import Approximating
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -37,7 +37,7 @@ APPROXIMATE = (
 
 
 @dataclass(frozen=True)
-class AttributionPatch(Corrupting):
+class AttributionPatch(Approximating):
     """Attribution patching: the approximate effect of patching every cell, from one gradient.
 
     Of a site's value h at a position, h_base in the run that is patched into and h_source in the one whose

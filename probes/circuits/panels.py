@@ -6,7 +6,7 @@ import math
 
 import xarray as xr
 
-from probes.circuits.figures import scale_of
+from probes.circuits.maps import scale_of
 from probes.circuits.reading import SITES, of_prompt
 from workbench.figures.generic import at_place
 from workbench.figures.panels import Heat, Line, Lines, Panel
@@ -26,13 +26,15 @@ def panels(
     found: list[Panel] = []
     if "effect" in one:
         found.append(_lines(data, prompt, position))
-        scale = scale_of([one["effect"]], one)
+        scale = scale_of([one["effect"]], str(one["effect"].attrs["unit"]))
         for site in one["site"].values.tolist():
             cells = one["effect"].sel(site=site).transpose("layer", "position")
             found.append(Heat(site, f"{SITES[site]}, approximate", cells, scale))
     if "head_effect" in here:
         heads = here["head_effect"].transpose("layer", "head")
-        found.append(Heat("heads", "heads, approximate", heads, scale_of([heads], one)))
+        found.append(
+            Heat("heads", "heads, approximate", heads, scale_of([heads], str(heads.attrs["unit"])))
+        )
     return found
 
 

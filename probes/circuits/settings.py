@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from probes.causal.contrast import Contrast
 from probes.causal.corruption import checked_noise, counterfactual, settled_corruption, subject_std
 from probes.causal.effects import Direction
-from probes.causal.metrics import Metric, require_goal, settled_metric
+from probes.causal.metrics import METRICS, Metric, require_goal, settled_metric
 from probes.circuits.pair import Pair
 from workbench.errors import SettingError
 from workbench.instrument import Driving
@@ -17,12 +17,10 @@ from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
-__all__ = ["Corrupting", "whole_number"]
+__all__ = ["Approximating", "Corrupting", "whole_number"]
 
-Scored = Literal["auto", "logprob", "logit_difference", "kl"]
 MOST_STEPS = 256
 CHOICES = {
-    "metric": get_args(Scored),
     "direction": get_args(Direction),
     "corruption": ("auto", "noise", "replace"),
 }
@@ -32,36 +30,26 @@ CHOICES = {
 class Corrupting(Driving):
     """Settings of an instrument that measures between a prompt's clean and corrupted runs."""
 
-    metric: Scored = "auto"
+    metric: Literal["auto", "probability", "logprob", "logit_difference", "kl"] = "auto"
     direction: Direction = "denoising"
     corruption: Literal["auto", "noise", "replace"] = "auto"
-    steps: int = 0
     noise: float = 3.0
     noise_std: float | None = None
     samples: int = 10
     seed: int = 0
 
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
+
     def __post_init__(self) -> None:
-        if self.metric == "probability":  # type: ignore[comparison-overlap]
-            raise SettingError(
-                f"{self.name}: metric is probability, which bends too much for a gradient to say what "
-                "patching does: take logprob, logit_difference or kl"
-            )
-        for field, known in CHOICES.items():
+        for field, known in (("metric", ("auto", *self.metrics)), *CHOICES.items()):
             if getattr(self, field) not in known:
                 raise SettingError(
                     f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
                 )
-        whole_number(self.name, "steps", self.steps, 0, MOST_STEPS)
         checked_noise(self.noise, self.samples, self.seed, self.name)
         if self.noise_std is not None and not self.noise_std > 0:
             raise SettingError(
                 f"{self.name}: noise_std is {self.noise_std!r}: expected a number above 0"
-            )
-        if self.metric == "kl" and self.direction == "noising" and self.steps == 0:
-            raise SettingError(
-                f"{self.name}: KL is least at the clean run, where its gradient is 0 everywhere: give steps "
-                "above 0, or direction=denoising"
             )
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
@@ -90,19 +78,44 @@ class Corrupting(Driving):
     @property
     def _scored(self) -> Metric:
         """The metric, once it is settled."""
-        return "logprob" if self.metric == "auto" else self.metric
+        assert self.metric != "auto"
+        return self.metric
+
+    def contrast(self, model: Model, prompt: EncodedPrompt) -> Contrast:
+        """The clean and the corrupted inputs of one prompt."""
+        if self.corruption == "replace":
+            return Contrast.by_text(model, [prompt], self.name)
+        assert self.noise_std is not None
+        std = self.noise * self.noise_std
+        return Contrast.by_noise(model, [prompt], std=std, samples=self.samples, seed=self.seed)
 
     def pair(self, model: Model, prompt: EncodedPrompt) -> Pair:
-        """The runs of one prompt."""
-        if self.corruption == "replace":
-            contrast = Contrast.by_text(model, [prompt], self.name)
-        else:
-            assert self.noise_std is not None
-            std = self.noise * self.noise_std
-            contrast = Contrast.by_noise(
-                model, [prompt], std=std, samples=self.samples, seed=self.seed
+        """Its runs."""
+        return Pair.of(model, self.contrast(model, prompt), self._scored)
+
+
+@dataclass(frozen=True)
+class Approximating(Corrupting):
+    """Settings of an instrument that takes effects from a gradient."""
+
+    metric: Literal["auto", "logprob", "logit_difference", "kl"] = "auto"
+    steps: int = 0
+
+    metrics: ClassVar[tuple[Metric, ...]] = ("logprob", "logit_difference", "kl")
+
+    def __post_init__(self) -> None:
+        if self.metric == "probability":  # type: ignore[comparison-overlap]
+            raise SettingError(
+                f"{self.name}: metric is probability, which bends too much for a gradient to say what "
+                "patching does: take logprob, logit_difference or kl"
             )
-        return Pair.of(model, contrast, self._scored)
+        super().__post_init__()
+        whole_number(self.name, "steps", self.steps, 0, MOST_STEPS)
+        if self.metric == "kl" and self.direction == "noising" and self.steps == 0:
+            raise SettingError(
+                f"{self.name}: KL is least at the clean run, where its gradient is 0 everywhere: give steps "
+                "above 0, or direction=denoising"
+            )
 
 
 def whole_number(who: str, field: str, value: object, least: int, most: int | None = None) -> None:
