@@ -312,8 +312,9 @@ def test_a_grid_of_states_costs_the_suffix_formula(first: int) -> None:
 def test_windows_with_one_left_edge_share_their_rows() -> None:
     """Of 3 blocks and windows [1, 1], [1, 2], [2, 3] at one token of 8, six tokens from the end.
 
-    The runs themselves take 8 and 6 columns. Block 1 runs the token alone, once; block 2 six columns twice (the first window and the second,
-    whose rows were one) and the third window's token alone; block 3 six columns three times.
+    The runs themselves take 8 and 6 columns. Block 1 runs the token alone, once; block 2 six columns
+    twice (the first window and the second, whose rows were one) and the third window's token alone;
+    block 3 six columns three times.
     """
     hooked = model("gpt2")
     (prompt, _) = prompts(hooked)
