@@ -169,7 +169,7 @@ def test_settings_are_refused_by_name(kind: Any, settings: dict[str, Any], messa
 def test_prompts_and_models_are_refused_by_name() -> None:
     gpt2 = model("gpt2")
     for prompt, error, message in (
-        (wb.Prompt("abc", target="d"), wb.PromptError, "no prompt has a subject"),
+        (wb.Prompt("abc", target="d"), wb.PromptError, "has no subject"),
         (wb.Prompt("abc", subject="b"), wb.TargetError, "has no target"),
         (wb.Prompt("abc", target="d", corrupted="abcd"), wb.PromptError, "expected as many"),
         (wb.Prompt("abc", target="d", corrupted="abc"), wb.PromptError, "prompt's own tokens"),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import workbench as wb
+from probes.causal.cells import Put
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction
+from probes.causal.effects import Direction, effects
 from probes.causal.metrics import Metric
 from probes.circuits.edges import edge_scores
 from probes.circuits.nodes import Nodes
@@ -17,6 +18,7 @@ from probes.circuits.pair import Pair
 from probes.circuits.patching import attributed
 from probes.circuits.run import circuits
 from tests.tiny import model
+from workbench.models.sites import Site
 
 WHO = "edge_attribution"
 PAIR = wb.Prompt("abcdefg", target="h", foil="x", corrupted="abXdeYg")
@@ -122,3 +124,25 @@ def test_samples_and_circuits_in_one_run_are_as_alone() -> None:
 def test_models_whose_parts_do_not_come_apart_are_refused(family: str) -> None:
     with pytest.raises(wb.UnsupportedError, match="edge_attribution"):
         Nodes.of(model(family), WHO)
+
+
+@pytest.mark.parametrize("prompt", [PAIR, NOISY], ids=["pair", "noise"])
+@pytest.mark.parametrize("family", PLAIN)
+def test_without_the_edges_out_of_a_node_it_is_patched(family: str, prompt: wb.Prompt) -> None:
+    """The circuit's run against the engine's: corrupted values of one head, or MLP, in the clean run."""
+    it = pair(family, prompt)
+    nodes = Nodes.of(it.model, WHO)
+    columns = tuple(range(it.width))
+    cells = [(Put(Site("z", 2), columns, heads=(1,)),), (Put(Site("mlp_out", 1), columns),)]
+    names = [str(node) for node in nodes.senders]
+    without = [
+        kept(nodes, [(names.index(name), r) for r in range(len(nodes.receivers))], but=True)
+        for name in ("head 2.1", "mlp 1")
+    ]
+    expected = effects(
+        it.model, it.contrast, cells, metric=it.metric, direction="noising", algorithm="naive"
+    )
+    found = circuits(it, nodes, torch.cat(without))
+    atol = 1e-5 if family in FLOAT32_NORM else 1e-12
+    torch.testing.assert_close(found, expected.patched[:, 0], atol=atol, rtol=0)
+    assert float((expected.patched[:, 0] - expected.clean).abs().min()) > 1e-4
