@@ -40,7 +40,7 @@ DIMS = {
 }
 APPROXIMATE = (
     "Scores of edges are a first-order approximation of what patching each edge does; the faithfulness "
-    "curve is exact: every other edge is patched, block by block."
+    "curve is exact: every other edge is patched, block by block"
 )
 
 

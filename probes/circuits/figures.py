@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from probes.circuits.maps import LETTERS, Map, drawn, scale_of
-from probes.circuits.reading import SITES, heading, of_prompt
+from probes.circuits.reading import SITES, heading, of_prompt, settings_of
 from workbench.figures import shorten, themed, visible
 
 __all__ = ["figure"]
@@ -31,10 +31,19 @@ def figure(
     look, one = themed(theme), of_prompt(data, prompt)
     rows = _rows(one, selected)
     scale = scale_of([each.values for row in rows for each in row], str(one["clean"].attrs["unit"]))
-    said = "approximate: gradient times difference, nothing is patched"
+    return drawn(rows, scale, one, [*heading(one), *_said(one)], selected, look)
+
+
+def _said(one: xr.Dataset) -> list[str]:
+    """What is approximate, and what is exact."""
+    steps = settings_of(one)["steps"]
+    slope = f"mean gradient of {steps} points between the runs" if steps else "gradient"
+    said = [f"approximate: {slope} times difference, nothing is patched"]
     if any(str(name).startswith("exact_") for name in one):
-        said += "; exact: every cell patched; Spearman's rank correlation over a site's cells"
-    return drawn(rows, scale, one, [*heading(one), said], selected, look)
+        said.append(
+            "exact: every cell patched; rank correlation: Spearman's, over all a site's cells"
+        )
+    return said
 
 
 def _rows(one: xr.Dataset, selected: tuple[int, int] | None) -> list[list[Map]]:

@@ -32,7 +32,7 @@ __all__ = ["AttributionPatch"]
 SITES = ("resid_post", "mlp_out", "attn_out", "z")
 APPROXIMATE = (
     "Effects are a first-order approximation of what patching does, not measured by patching: see their rank "
-    "correlation with exact effects (exact=true) before a cell is taken for one that matters."
+    "correlation with exact effects (exact=true) before a cell is taken for one that matters"
 )
 
 

@@ -173,7 +173,9 @@ def _title(text: str, x: float, y: float, look: Theme) -> dict[str, Any]:
 
 
 def _heading(lines: Sequence[str], look: Theme) -> dict[str, Any]:
-    first, *others = (markup(shorten(line.replace("\n", "⏎"), 120)) for line in lines)
+    first, *others = lines
+    first = markup(shorten(first.replace("\n", "⏎"), 110))
+    others = [markup(line) for line in others]
     text = "<br>".join([f"<b>{first}</b>", *others])
     return _note(text, 0, 1, look) | {"yshift": 16, "align": "left"}
 

@@ -31,7 +31,7 @@ SITES = ("resid_post", "mlp_out", "attn_out")
 CELL = ("site", "layer", "place")
 HIDDEN = (
     "Spans of small effect were not looked into: tokens inside them that cancel, or of which one is enough, "
-    "are not found."
+    "are not found"
 )
 
 
