@@ -67,7 +67,8 @@ class Corrupting(Driving):
             for prompt in every:
                 counterfactual(model, model.encode(prompt, long_targets=True), self.name)
         chosen: dict[str, Any] = {"metric": metric, "corruption": corruption}
-        return replace(self, **chosen, noise_std=noise_std)
+        found = replace(self, **chosen, noise_std=noise_std)
+        return self if found == self else found
 
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt that cannot be scored, or that nothing corrupts."""

@@ -23,7 +23,10 @@ from workbench.models.tokens import EncodedPrompt
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import polars as pl
     import xarray as xr
+
+    from workbench.report.sections import Section
 
 __all__ = ["SpanTrace"]
 
@@ -221,3 +224,10 @@ class SpanTrace(Corrupting):
         from probes.circuits.span_figures import figure
 
         return figure(data, theme=theme, prompt=prompt, selected=selected, **options)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """The share of the whole grid's work, and the largest effect of a single token by layer."""
+        from probes.circuits.span_report import section
+
+        return section(rows)

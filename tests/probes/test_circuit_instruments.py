@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from probes import AttributionPatch, EdgeAttribution
+from probes import AttributionPatch, EdgeAttribution, SpanTrace
 from tests.tiny import hf_model, model
 from workbench.figures import Heat, Lines
 
@@ -128,14 +128,14 @@ def test_everything_can_be_drawn_and_said() -> None:
     ]
 
 
-def test_sections_are_made_of_rows(tmp_path: Any) -> None:
+def test_sections_are_made_of_rows() -> None:
     import polars as pl
 
-    for it in (patch(exact=True), patch(), EdgeAttribution()):
+    for it in (patch(exact=True), patch(), EdgeAttribution(), SpanTrace()):
         rows = pl.DataFrame(it(model("gpt2"), [PAIR, OTHER]).rows(), infer_schema_length=None)
         section = type(it).section(rows.lazy())
         assert section.plots
-        assert "approximation" in section.remarks[0]
+        assert ("exact" if isinstance(it, SpanTrace) else "approximation") in section.remarks[0]
     assert not AttributionPatch.section(
         pl.DataFrame(patch()(model("gpt2"), PAIR).rows(), infer_schema_length=None).lazy()
     ).headlines
@@ -220,3 +220,12 @@ def test_edges_through_transformer_lens_where_it_keeps_the_maps() -> None:
     found, expected = (EdgeAttribution()(it, PAIR).data for it in (other, plain))
     for name in ("score", "faithfulness"):  # norms in float32
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [AttributionPatch, EdgeAttribution, SpanTrace])
+def test_what_is_settled_stays_the_very_same(kind: Any) -> None:
+    it = kind().settled(model("gpt2"), [NOISY])
+    assert it.noise_std is not None
+    assert (it.metric, it.corruption) == ("logit_difference", "noise")
+    assert it.settled(model("gpt2"), [NOISY, PAIR]) is it
+    assert kind().settled(model("gpt2"), [LONG]).metric == "logprob"
