@@ -67,8 +67,8 @@ class EdgeAttribution(Approximating):
     Families whose branches add to the stream through norms (Gemma 2 and 3, OLMo 2) and experts are refused,
     as their parts do not sum to what others read.
 
-    A prompt costs two forward passes, one forward and backward pass and one more forward (each of these two
-    once a step) for all edges, and for each size and draw one pass block by block.
+    Scores of all edges cost a few passes, of which two forward and one backward are once a step; the curve
+    costs for each size and draw one pass block by block.
 
     Source: Syed et al. 2023, arXiv 2310.10348; Hanna et al. 2024, arXiv 2403.17806.
 
@@ -193,11 +193,10 @@ class EdgeAttribution(Approximating):
     ) -> dict[str, Tensor]:
         pair = self.pair(model, prompt)
         score, stderr = mean_and_error(edge_scores(pair, nodes, self.direction, self.steps), 0)
-        kept, random = faithfulness(pair, nodes, score, self._sizes(nodes), control, pace)
-        clean, corrupted = (
-            pair.read(states, [("resid_post", 0)])[1].mean()
-            for states in (pair.contrast.clean[0], pair.contrast.corrupted[0])
-        )
+        ends = (pair.contrast.clean[0], pair.contrast.corrupted[0])
+        clean, corrupted = (pair.read(states, [("resid_post", 0)])[1].mean() for states in ends)
+        sizes = self._sizes(nodes)
+        kept, random = faithfulness(pair, nodes, score, sizes, control, (clean, corrupted), pace)
         there = nodes.edges.to(score.device)
         return {
             "score": torch.where(there, score, torch.nan),

@@ -21,6 +21,7 @@ def faithfulness(
     scores: Tensor,
     sizes: Sequence[int],
     control: Sequence[Tensor],
+    ends: tuple[Tensor, Tensor],
     pace: Callable[[float], None],
 ) -> tuple[Tensor, Tensor]:
     """Share of the whole effect that circuits keep: (metric - corrupted) / (clean - corrupted).
@@ -31,6 +32,7 @@ def faithfulness(
     Args:
         scores: [senders, receivers].
         sizes: numbers of edges.
+        ends: mean metric of the clean and of the corrupted run.
         control: orders of the edges (see `random_orders`), each a control of every size.
 
     Returns:
@@ -42,10 +44,7 @@ def faithfulness(
         kept = torch.stack([_first(nodes, order, size) for order in orders])
         found.append(circuits(pair, nodes, kept).mean(1))
         pace((number + 1) / len(sizes))
-    clean, corrupted = (
-        pair.read(states, [("resid_post", 0)])[1].mean()
-        for states in (pair.contrast.clean[0], pair.contrast.corrupted[0])
-    )
+    clean, corrupted = ends
     whole = clean - corrupted
     share = (torch.stack(found) - corrupted) / whole
     share = torch.where(whole.abs() >= LEAST[pair.metric], share, torch.nan)

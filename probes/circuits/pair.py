@@ -30,17 +30,19 @@ class Pair:
         model: the model.
         contrast: of one prompt.
         metric: how a run is scored.
-        logits: [1, tokens, vocabulary] of the clean run, where the target is predicted.
+        logits: [1, tokens, vocabulary] of the clean run, where the target is predicted; for KL alone.
     """
 
     model: Model
     contrast: Contrast
     metric: Metric
-    logits: Tensor
+    logits: Tensor | None = None
 
     @classmethod
     def of(cls, model: Model, contrast: Contrast, metric: Metric) -> Pair:
         """Of a contrast of one prompt."""
+        if metric != "kl":
+            return cls(model, contrast, metric)
         read = Read("logits", slice(-contrast.goal.tokens, None))
         start = (0, contrast.clean[:, 0])
         found = model.read(contrast.batch, [read], start=start)[0]["logits", model.n_layers]
@@ -72,7 +74,8 @@ class Pair:
         rows = Goal(
             (), *(ids.expand(len(shaped), *ids.shape[1:]) for ids in (goal.targets, goal.foils))
         )
-        return scores(self.metric, shaped, rows, self.logits.expand(len(shaped), -1, -1))
+        clean = None if self.logits is None else self.logits.expand(len(shaped), -1, -1)
+        return scores(self.metric, shaped, rows, clean)
 
     def ends(self, direction: Direction, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Embeddings [1 or samples, width, d] of the base run and of the one whose values are put in."""

@@ -122,3 +122,17 @@ def test_nothing_before_the_corruption_and_nothing_unread_in_the_last_block() ->
     for name in ("resid_post", "attn_out", "mlp_out"):
         assert not found[name][:, :, : it.contrast.same].any()
         assert not found[name][-1, :, :-1].any()
+
+
+@pytest.mark.parametrize(("steps", "forward"), [(0, 2), (3, 5)])
+def test_the_whole_grid_takes_two_forward_passes_and_one_more_a_step(
+    steps: int, forward: int
+) -> None:
+    it = pair()
+    ran: list[int] = []
+    handle = it.model.hf.transformer.h[0].mlp.register_forward_hook(lambda *_: ran.append(1))  # type: ignore[attr-defined]
+    try:
+        attributed(it, "denoising", SITES, steps)
+    finally:
+        handle.remove()
+    assert len(ran) == forward
