@@ -1,11 +1,13 @@
 """Probes: what is where in a model, and what it causes."""
 
+from probes.ablation.instrument import Ablate
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
+    "Ablate",
     "AttributionPatch",
     "CausalTrace",
     "EdgeAttribution",
