@@ -77,7 +77,10 @@ def test_public_names() -> None:
     ]
     assert probes.__all__ == [
         "Ablate",
+        "AttributionPatch",
         "CausalTrace",
+        "EdgeAttribution",
+        "SpanTrace",
     ]
     relied_on = {
         "load",
