@@ -1,7 +1,17 @@
 """Probes: what is where in a model, and what it causes."""
 
 from probes.ablation.instrument import Ablate
+from probes.circuits.edge_instrument import EdgeAttribution
+from probes.circuits.instrument import AttributionPatch
+from probes.circuits.span_instrument import SpanTrace
 from probes.interchange.instrument import Interchange
 from probes.tracing.instrument import CausalTrace
 
-__all__ = ["Ablate", "CausalTrace", "Interchange"]
+__all__ = [
+    "Ablate",
+    "AttributionPatch",
+    "CausalTrace",
+    "EdgeAttribution",
+    "Interchange",
+    "SpanTrace",
+]

@@ -153,6 +153,23 @@ def test_interchanges_stand_above_their_controls(capsys: pytest.CaptureFixture[s
             assert ends["subspace"][0] > ends[control][1]
 
 
+def test_circuits_hold_beside_random_edges(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "circuits.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    ranks = re.findall(r" (?:state|MLP|attention|heads) ([\d.]+)", printed)
+    assert len(ranks) == 8
+    assert all(float(rank) > 0.7 for rank in ranks)
+    kept = {
+        int(size): (float(own), float(random))
+        for size, own, random in re.findall(
+            r"^ +(\d+) of \d+ edges keep (\S+), at random (\S+)$", printed, re.M
+        )
+    }
+    assert kept[0] == (0, 0)
+    assert kept[1108] == (1, 1)
+    assert kept[100][0] > 0.6 > 10 * kept[100][1]
+
+
 def test_ablation_compares_memorised_with_held_out_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,8 +77,11 @@ def test_public_names() -> None:
     ]
     assert probes.__all__ == [
         "Ablate",
+        "AttributionPatch",
         "CausalTrace",
+        "EdgeAttribution",
         "Interchange",
+        "SpanTrace",
     ]
     relied_on = {
         "load",
