@@ -1,0 +1,260 @@
+"""The scores of runs into which cells are put, by the cheapest algorithm that the model allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from probes.causal.cells import LOCAL, Cell, Table, effective
+from probes.causal.contrast import Contrast
+from probes.causal.metrics import Goal, Metric, scores
+from probes.causal.restarts import below, restarts, whole_table
+from probes.causal.runs import Run, recorded
+from probes.causal.sweep import sweep
+from workbench.errors import UnsupportedError
+from workbench.models.blocks import Blocks
+from workbench.models.protocol import Model
+from workbench.models.sites import Site
+
+__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "algorithm_of", "effects"]
+
+Direction = Literal["denoising", "noising"]
+Algorithm = Literal["wave", "restart", "naive"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+CPU_TOKENS = 1024  # in one call of a block; beyond about 2,000 a token costs more
+CUDA_TOKENS = 65536
+LOGITS = 2**24  # entries of the logits that are held at once
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Scores of every run.
+
+    Attributes:
+        clean: [prompts].
+        corrupted: [prompts, samples].
+        patched: [cells, prompts, samples].
+        top: [prompts] the most probable token of the clean run where the target's first is predicted.
+        block_tokens: how many tokens passed through a block, for all of them.
+        algorithm: how it was done.
+    """
+
+    clean: Tensor
+    corrupted: Tensor
+    patched: Tensor
+    top: Tensor
+    block_tokens: int
+    algorithm: Algorithm
+
+
+def algorithm_of(model: Model, names: Sequence[str]) -> Algorithm:
+    """The cheapest algorithm that gives exact effects of cells at sites of these names.
+
+    Raises:
+        UnsupportedError: a model whose tokens see later ones, or of two stacks.
+    """
+    if not model.causal or len(model.stacks) > 1:
+        raise UnsupportedError(
+            f"{model.name} is no causal decoder: a token's state there acts on earlier ones too, and its "
+            "answer is not behind its prompt; use a decoder such as GPT-2 or Llama"
+        )
+    own = model.engine in ("torch", "transformer_lens")
+    return "wave" if own and set(names) <= {*LOCAL, "resid_post"} else "restart"
+
+
+def effects(
+    model: Model,
+    contrast: Contrast,
+    cells: Sequence[Cell],
+    *,
+    metric: Metric,
+    direction: Direction = "denoising",
+    algorithm: Algorithm | None = None,
+    pace: Callable[[float], None] = lambda _: None,
+) -> Effects:
+    """Score the clean run, the corrupted runs, and for each cell the run into which it is put.
+
+    Args:
+        contrast: the inputs.
+        cells: of the tables "source" (the run that values are taken from) and "base" (the run they
+            are put into); denoising puts clean values into the corrupted run, noising the reverse.
+        algorithm: "wave", "restart" or "naive"; None for the cheapest.
+        pace: called with the share that is done.
+    """
+    names = sorted({put.site.name for cell in cells for put in cell} - {"resid_post"})
+    chosen = algorithm_of(model, names) if algorithm is None else algorithm
+    goal, whole = contrast.goal, {"n_layers": model.n_layers, "width": contrast.width}
+    shorter = [
+        effective(cell, **whole, tail=goal.tokens, same={"source": contrast.same}) for cell in cells
+    ]
+    # Equal cells are one, and those in which nothing can act are the base run.
+    distinct = list(dict.fromkeys(filter(None, shorter)))
+    open_runs = _waves if chosen == "wave" else _restarts
+    with torch.no_grad(), open_runs(model, contrast, names, direction, chosen) as runs:
+        score = _Scorer(metric, goal.repeated(contrast.samples), runs.clean)
+        clean = scores(metric, runs.clean, goal, runs.clean)
+        corrupted = score(runs.corrupted)[0].view(len(clean), -1)
+        base = corrupted if direction == "denoising" else clean[:, None].expand_as(corrupted)
+        found: dict[Cell, Tensor] = {(): base}
+        for indices, logits in runs.patched(distinct):
+            values = score(logits).view(len(indices), *corrupted.shape)
+            found |= {distinct[i]: value for i, value in zip(indices, values, strict=True)}
+            pace((len(found) - 1) / len(distinct))
+        patched = torch.stack([found[cell] for cell in shorter])
+        top = runs.clean[:, 0].argmax(-1)
+        return Effects(clean, corrupted, patched, top, runs.block_tokens(), chosen)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores of rows that repeat those of `goal`, against the clean run's logits."""
+
+    metric: Metric
+    goal: Goal
+    clean: Tensor
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """[n, rows] of logits [n * rows, tokens, vocabulary]."""
+        rows = len(self.goal.targets)
+        times = len(logits) // rows
+        goal = Goal((), self.goal.targets.repeat(times, 1), self.goal.foils.repeat(times))
+        clean = None
+        if self.metric == "kl":
+            clean = self.clean.repeat_interleave(rows // len(self.clean), 0).repeat(times, 1, 1)
+        return scores(self.metric, logits, goal, clean).view(times, rows)
+
+
+class _Runs(Protocol):
+    """The clean and the corrupted run, open to be patched.
+
+    Attributes:
+        clean: [prompts, tokens, vocabulary] logits at the last columns.
+        corrupted: [prompts * samples, tokens, vocabulary].
+    """
+
+    clean: Tensor
+    corrupted: Tensor
+
+    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Indices of some cells, and the logits [n * rows, tokens, vocabulary] with each put in."""
+
+    def block_tokens(self) -> int:
+        """How many tokens have passed through a block so far."""
+
+
+@contextmanager
+def _waves(
+    model: Model, contrast: Contrast, names: Sequence[str], direction: Direction, _: Algorithm
+) -> Iterator[_Runs]:
+    with model.blocks(contrast.batch) as blocks:
+        clean, corrupted = (
+            recorded(blocks, states.flatten(0, 1), names)
+            for states in (contrast.clean, contrast.corrupted)
+        )
+        yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
+
+
+class _Waves:
+    """Runs on single blocks: see `sweep`."""
+
+    def __init__(
+        self,
+        model: Model,
+        blocks: Blocks,
+        contrast: Contrast,
+        clean: Run,
+        corrupted: Run,
+        denoising: bool,
+    ) -> None:
+        self.model, self.blocks, self.tail = model, blocks, contrast.goal.tokens
+        self.clean, self.corrupted = self._logits(clean), self._logits(corrupted)
+        clean = clean.repeated(contrast.samples)
+        self.base, source = (corrupted, clean) if denoising else (clean, corrupted)
+        self.tables = {"source": source.table, "base": self.base.table}
+
+    def _logits(self, run: Run) -> Tensor:
+        return self._read_out(run.states[-1][:, -self.tail :])
+
+    def _read_out(self, states: Tensor) -> Tensor:
+        """[rows, tokens, vocabulary] of [rows, tokens, d]."""
+        return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
+
+    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        limit = CUDA_TOKENS if self.model.device.type == "cuda" else CPU_TOKENS
+        rows = len(self.base.states[0])
+        most = max(1, LOGITS // (rows * self.tail * self.model.vocab_size))
+        for indices, finals in sweep(
+            self.blocks, self.base, self.tables, cells, tail=self.tail, limit=limit
+        ):
+            for start in range(0, len(indices), most):
+                part = finals[start : start + most].flatten(0, 1)
+                yield indices[start : start + most], self._read_out(part)
+
+    def block_tokens(self) -> int:
+        return self.blocks.block_tokens
+
+
+@contextmanager
+def _restarts(
+    model: Model,
+    contrast: Contrast,
+    names: Sequence[str],
+    direction: Direction,
+    algorithm: Algorithm,
+) -> Iterator[_Runs]:
+    yield _Restarts(model, contrast, names, direction == "denoising", algorithm == "naive")
+
+
+class _Restarts:
+    """Runs on the model's whole forward, restarted or not: see `restarts`."""
+
+    def __init__(
+        self,
+        model: Model,
+        contrast: Contrast,
+        names: Sequence[str],
+        denoising: bool,
+        whole: bool,
+    ) -> None:
+        self.model, self.whole, self.tail = model, whole, contrast.goal.tokens
+        self.batch = model.batch(contrast.goal.repeated(contrast.samples).prompts)
+        clean = contrast.clean.repeat_interleave(contrast.samples // contrast.clean.shape[1], 1)
+        names = [*names, "resid_post"]
+        tables = [
+            whole_table(model, self.batch, states.flatten(0, 1), names)
+            for states in (clean, contrast.corrupted)
+        ]
+        self.clean, self.corrupted = (self._logits(table) for table in tables)
+        self.clean = self.clean[:: contrast.samples]
+        base, source = reversed(tables) if denoising else tables
+        self.tables = {"source": source, "base": base}
+        self._tokens = 2 * self.batch.ids.numel() * model.n_layers
+
+    def _logits(self, table: Table) -> Tensor:
+        states = table[Site("resid_post", self.model.n_layers)][:, -self.tail :]
+        return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
+
+    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        layers = range(self.model.n_layers + 1)
+        states = [self.tables["base"][Site("resid_post", layer)] for layer in layers]
+        found = restarts(
+            self.model,
+            self.batch,
+            states,
+            self.tables,
+            cells,
+            tail=self.tail,
+            whole=self.whole,
+        )
+        for index, (cell, logits) in enumerate(zip(cells, found, strict=True)):
+            run = self.model.n_layers - (0 if self.whole else below(cell))
+            self._tokens += self.batch.ids.numel() * run
+            yield [index], logits
+
+    def block_tokens(self) -> int:
+        return self._tokens

@@ -1,0 +1,79 @@
+"""A run of some rows, with all that other runs take from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from probes.causal.cells import Table
+from workbench.models.blocks import Blocks, Pair
+from workbench.models.sites import Site
+from workbench.models.taps import recording
+
+__all__ = ["Run", "recorded"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows of equal length, run through every block.
+
+    Attributes:
+        states: [rows, width, d] after each layer 0..L.
+        pairs: keys and values of each block.
+        caught: other sites' values.
+    """
+
+    states: tuple[Tensor, ...]
+    pairs: tuple[Pair | None, ...]
+    caught: Table
+
+    @property
+    def table(self) -> dict[Site, Tensor]:
+        """Its values by site, resid_post among them."""
+        stream = {Site("resid_post", layer): states for layer, states in enumerate(self.states)}
+        return {**self.caught, **stream}
+
+    def repeated(self, samples: int) -> Run:
+        """Each row `samples` times, after each other."""
+        if samples == 1:
+            return self
+        return Run(
+            tuple(_repeated(states, samples) for states in self.states),
+            tuple(
+                None if pair is None else (_repeated(pair[0], samples), _repeated(pair[1], samples))
+                for pair in self.pairs
+            ),
+            {site: _repeated(values, samples) for site, values in self.caught.items()},
+        )
+
+    def before(self, layer: int, column: int) -> Pair | None:
+        """Keys and values of block `layer` below `column`; None where there are none."""
+        pair = self.pairs[layer - 1]
+        if pair is None or column == 0:
+            return None
+        return pair[0][:, :, :column], pair[1][:, :, :column]
+
+
+def recorded(blocks: Blocks, embedded: Tensor, names: Sequence[str] = ()) -> Run:
+    """Run rows from the states before block 1, and keep every layer's.
+
+    Args:
+        embedded: [rows, width, d].
+        names: sites to keep beside the states.
+    """
+    states, pairs = [embedded], []
+    caught: dict[Site, Tensor] = {}
+    for layer in range(1, blocks.anatomy.n_layers + 1):
+        sites = [Site(name, layer) for name in names if name != "resid_post"]
+        taps = [(site, recording(caught, site)) for site in sites]
+        after, pair = blocks.run(layer, states[-1], taps=taps)
+        states.append(after)
+        pairs.append(None if pair is None else (pair[0].clone(), pair[1].clone()))
+    return Run(tuple(states), tuple(pairs), caught)
+
+
+def _repeated(values: Tensor, samples: int) -> Tensor:
+    """[rows * samples, ...], without a copy of a single row."""
+    return values[:, None].expand(-1, samples, *values.shape[1:]).flatten(0, 1)

@@ -1,0 +1,194 @@
+"""Exact effects of many cells at the least cost: no column before a cell, no block below it, nothing twice.
+
+1. Cells that begin at the same column go through the blocks together. Columns before it are the
+   base run's, so that only their keys and values are needed, which the base run has left.
+2. A cell joins at the block that it is put in. There, what is put in behind attention changes its
+   own columns alone, so that only those are run.
+3. Cells that are equal up to a block share their rows up to it (windows with one left edge).
+4. In the last block only the columns that are read pass through the output map and the MLP.
+
+A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
+whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
+each cell costs S T L x T L.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.causal.cells import LOCAL, Cell, Put, Table, begin_of, until
+from probes.causal.runs import Run
+from workbench.models.blocks import Blocks, narrowed
+from workbench.models.hooks import Tap
+from workbench.models.sites import Site
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    blocks: Blocks,
+    base: Run,
+    tables: Mapping[str, Table],
+    cells: Sequence[Cell],
+    *,
+    tail: int = 1,
+    limit: int = 1024,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """The last columns' final states of the base run with each cell put in.
+
+    Args:
+        base: the run that cells are put into.
+        tables: what is put in, by name, of as many rows as the base run or one.
+        cells: not empty; what cannot change the last columns left out (see `effective`).
+        tail: how many of the last columns are wanted.
+        limit: tokens in a block's call; more are split.
+
+    Yields:
+        Indices of cells, and their states after the last block [cells, rows, tail, d].
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        groups[begin_of(cell)].append(index)
+    for begin, indices in sorted(groups.items()):
+        wave = _Wave(blocks, base, tables, begin if blocks.apart else 0, tail, limit)
+        yield indices, wave.run([cells[i] for i in indices])
+
+
+class _Wave:
+    """Cells that begin at one column, on their way through the blocks."""
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        base: Run,
+        tables: Mapping[str, Table],
+        begin: int,
+        tail: int,
+        limit: int,
+    ) -> None:
+        self.blocks, self.base, self.tables = blocks, base, tables
+        self.begin, self.tail, self.limit = begin, tail, limit
+        self.rows = len(base.states[0])
+
+    def run(self, cells: Sequence[Cell]) -> Tensor:
+        """Final states, [cells, rows, tail, d]."""
+        states: dict[Cell, Tensor] = {}
+        for layer in range(self.blocks.anatomy.n_layers + 1):
+            histories = dict.fromkeys(filter(None, (until(cell, layer) for cell in cells)))
+            states = self._stepped(layer, list(histories), states)
+        return torch.stack([states[cell][:, -self.tail :] for cell in cells])
+
+    def _stepped(
+        self, layer: int, histories: Sequence[Cell], states: Mapping[Cell, Tensor]
+    ) -> dict[Cell, Tensor]:
+        """States [rows, columns, d] after `layer`, by what has been put in up to it."""
+        after: dict[Cell, Tensor] = {}
+        for (first, end), those in self._by_columns(layer, histories).items():
+            size = max(1, self.limit // (self.rows * (end - first)))
+            for start in range(0, len(those), size):
+                after |= self._run(layer, first, end, those[start : start + size], states)
+        own = self.base.states[layer][:, self.begin :]
+        for history in histories:
+            found = after.get(history, own)
+            after[history] = self._with_stream(found, _at(history, layer, "resid_post"))
+        return after
+
+    def _by_columns(
+        self, layer: int, histories: Sequence[Cell]
+    ) -> dict[tuple[int, int], list[Cell]]:
+        """The histories that block `layer` runs for, by the columns (first, end) that it has to run."""
+        whole = (self.begin, self.blocks.width)
+        found: dict[tuple[int, int], list[Cell]] = defaultdict(list)
+        for history in histories:
+            inside = [put for put in _at(history, layer) if put.site.name != "resid_post"]
+            if until(history, layer - 1):
+                found[whole].append(history)
+            elif inside and self.blocks.apart and all(put.site.name in LOCAL for put in inside):
+                ends = [column for put in inside for column in put.columns]
+                found[min(ends), max(ends) + 1].append(history)
+            elif inside:
+                found[whole].append(history)
+        return found
+
+    def _run(
+        self,
+        layer: int,
+        first: int,
+        end: int,
+        histories: Sequence[Cell],
+        states: Mapping[Cell, Tensor],
+    ) -> dict[Cell, Tensor]:
+        """Block `layer` on some columns of some histories; other columns are the base run's."""
+        anatomy = self.blocks.anatomy
+        whole = (first, end) == (self.begin, self.blocks.width)
+        below = self.base.states[layer - 1][:, first:end]
+        parents = [states.get(until(history, layer - 1), below) for history in histories]
+        last = whole and layer == anatomy.n_layers
+        with narrowed(anatomy, layer, self.tail) if last else nullcontext():
+            found, _ = self.blocks.run(
+                layer,
+                torch.cat(parents),
+                first=first,
+                before=self.base.before(layer, first),
+                taps=self._taps(layer, first, histories),
+            )
+        parts = found.view(len(histories), self.rows, end - first, -1)
+        return {
+            history: part if whole else self._whole(layer, first, part)
+            for history, part in zip(histories, parts, strict=True)
+        }
+
+    def _whole(self, layer: int, first: int, part: Tensor) -> Tensor:
+        """States of every column of the wave, of which the block has run some."""
+        states = self.base.states[layer][:, self.begin :].clone()
+        states[:, first - self.begin : first - self.begin + part.shape[1]] = part
+        return states
+
+    def _taps(self, layer: int, first: int, histories: Sequence[Cell]) -> list[tuple[Site, Tap]]:
+        """What puts values in at the sites inside block `layer`, each history into its own rows."""
+        found: dict[Site, list[tuple[int, Put]]] = defaultdict(list)
+        for number, history in enumerate(histories):
+            for put in _at(history, layer):
+                if put.site.name != "resid_post":
+                    found[put.site].append((number, put))
+        return [(site, self._tap(first, puts)) for site, puts in found.items()]
+
+    def _tap(self, first: int, puts: Sequence[tuple[int, Put]]) -> Tap:
+        def tap(value: Tensor) -> Tensor:
+            value = value.clone()
+            for number, put in puts:
+                rows = value[number * self.rows : (number + 1) * self.rows]
+                self._place(rows, put, first)
+            return value
+
+        return tap
+
+    def _with_stream(self, states: Tensor, puts: Sequence[Put]) -> Tensor:
+        """States with what is put into the residual stream behind the block."""
+        if puts:
+            states = states.clone()
+        for put in puts:
+            self._place(states, put, self.begin)
+        return states
+
+    def _place(self, values: Tensor, put: Put, first: int) -> None:
+        """Write a put into `values` [rows, columns from `first` on, ...]."""
+        new = self.tables[put.table][put.site].to(values)
+        new = new[:, put.of or put.columns]
+        where: Any = torch.tensor(put.columns, device=values.device) - first
+        if put.heads is None:
+            values[:, where] = new
+            return
+        heads = torch.tensor(put.heads, device=values.device)
+        values[:, where[:, None], heads] = new[:, :, heads]
+
+
+def _at(cell: Cell, layer: int, name: str | None = None) -> list[Put]:
+    """What a cell puts in at `layer`, of one site where it is named."""
+    return [put for put in cell if put.site.layer == layer and name in (None, put.site.name)]
