@@ -1,1 +1,5 @@
 """Probes: what is where in a model, and what it causes."""
+
+from probes.tracing.instrument import CausalTrace
+
+__all__ = ["CausalTrace"]

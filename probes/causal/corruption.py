@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,31 @@ from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
-__all__ = ["checked_noise", "counterfactual", "first_difference", "noise", "subject_std"]
+__all__ = [
+    "checked_noise",
+    "counterfactual",
+    "first_difference",
+    "noise",
+    "settled_corruption",
+    "subject_std",
+]
+
+
+def settled_corruption(corruption: str, prompts: Sequence[Prompt], who: str) -> str:
+    """What "auto" is for these prompts: "replace" where every one has a corrupted text, else "noise".
+
+    Raises:
+        PromptError: some have one.
+    """
+    if corruption != "auto":
+        return corruption
+    without = [prompt for prompt in prompts if prompt.corrupted is None]
+    if 0 < len(without) < len(prompts):
+        raise PromptError(
+            f"{who}: prompt {without[0].shown[:40]!r} has no corrupted text and others have one: give each "
+            "one, or corruption=noise"
+        )
+    return "noise" if without else "replace"
 
 
 def subject_std(model: Model, prompts: Iterable[Prompt]) -> float:

@@ -13,8 +13,9 @@ from torch.nn.functional import log_softmax
 from workbench.aim import surprisal, with_answer
 from workbench.errors import TargetError
 from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt
 
-__all__ = ["METRICS", "UNITS", "Goal", "Metric", "require_goal", "scores"]
+__all__ = ["METRICS", "UNITS", "Goal", "Metric", "require_goal", "scores", "settled_metric"]
 
 Metric = Literal["probability", "logprob", "logit_difference", "kl"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -92,6 +93,19 @@ def scores(metric: Metric, logits: Tensor, goal: Goal, clean: Tensor | None = No
     lost = surprisal(wide.flatten(0, 1), goal.targets.flatten()[:, None])
     total = -lost.view(goal.targets.shape).sum(1)
     return total.exp() if metric == "probability" else total
+
+
+def settled_metric(
+    metric: str, prompts: Sequence[Prompt], otherwise: Metric = "probability"
+) -> str:
+    """What "auto" is for these prompts: the logit difference where every one has a foil.
+
+    Args:
+        otherwise: the metric where one has none; the reference's by default.
+    """
+    if metric != "auto":
+        return metric
+    return "logit_difference" if all(prompt.foil is not None for prompt in prompts) else otherwise
 
 
 def require_goal(prompt: EncodedPrompt, metric: str, who: str) -> None:

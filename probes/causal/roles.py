@@ -1,8 +1,8 @@
-"""Roles of tokens: what a position is to its prompt's subject, so that prompts can be averaged."""
+"""What part a token plays in its prompt, which averages over prompts go by."""
 
 from __future__ import annotations
 
-__all__ = ["NO_ROLE", "ROLES", "role_of"]
+__all__ = ["ROLES", "role_of"]
 
 ROLES = (
     "before_subject",
@@ -13,33 +13,26 @@ ROLES = (
     "further",
     "last",
 )
-NO_ROLE = -1  # of the tokens of a prompt without a subject
 
 
 def role_of(position: int, length: int, first: int, last: int) -> int:
-    """Index into `ROLES` of one token of a prompt with a subject.
+    """Index into `ROLES` of a token; each has one role.
 
-    A subject of one token is the last subject token and nothing else. The prompt's last token is
-    "last", also where it stands right behind the subject, unless it is part of the subject.
+    A subject of one token counts as its last token alone, one of two has no middle. The prompt's last
+    token is "last" also where it follows the subject at once; where it is of the subject it is the
+    subject's.
 
     Args:
-        position: of the token, from 0.
-        length: tokens of the prompt.
-        first, last: the subject's first and last token, both included.
-
-    >>> [ROLES[role_of(i, 6, 1, 2)] for i in range(6)]
-    ['before_subject', 'first_subject', 'last_subject', 'first_after', 'further', 'last']
+        position: of the token, 0..length - 1.
+        length: of the prompt, in tokens.
+        first, last: position of the subject's first and last token.
     """
-    return ROLES.index(_name(position, length, first, last))
-
-
-def _name(position: int, length: int, first: int, last: int) -> str:
     if position < first:
-        return "before_subject"
+        return ROLES.index("before_subject")
     if position == last:
-        return "last_subject"
+        return ROLES.index("last_subject")
     if position < last:
-        return "first_subject" if position == first else "middle_subject"
+        return ROLES.index("first_subject" if position == first else "middle_subject")
     if position == length - 1:
-        return "last"
-    return "first_after" if position == last + 1 else "further"
+        return ROLES.index("last")
+    return ROLES.index("first_after" if position == last + 1 else "further")

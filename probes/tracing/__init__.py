@@ -1,1 +1,1 @@
-"""Causal tracing: which state, at which token and layer, carries what the model predicts."""
+"""Causal tracing: which states, MLPs and attention carry a prompt's answer."""
