@@ -38,7 +38,7 @@
   const said = () => {
     if (!row) return "";
     const whose = row.fixed ? " (of the prompt set)" : "";
-    if (!ends) return `No subject${whose}`;
+    if (!ends) return row.fixed ? `No subject${whose}` : "No subject: drag over its tokens, or choose the first and then the last";
     const words = row.tokens.slice(ends[0], ends[1] + 1).map(([, text]) => text);
     const [first, last] = ends.map((i) => row.tokens[i][0]);
     const where = first === last ? `token ${first}` : `tokens ${first} to ${last}`;
@@ -96,7 +96,7 @@
         open = false;
       }
       press();
-      return [said(), mine.corrupted, texts.fixed, texts.fixed];
+      return [said(), mine.corrupted, texts.fixed, texts.fixed || !ends];
     },
 
     chooseSubject(_, cleared, corrupted, texts, aim) {

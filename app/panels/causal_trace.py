@@ -49,13 +49,13 @@ def layout() -> html.Div:
     drawn = html.Div(
         graph(FIGURE, HEIGHT), className="focus", tabIndex=0, role="application", **label
     )
-    head, *form = own_run.layout(NAME)
+    head, form, run = own_run.layout(NAME)
     return html.Div(
         [
             head,
             subject.layout(),
-            *form,
-            html.Div(_controls(), className="inline"),
+            html.Details([html.Summary("Settings"), form], className="fold"),
+            dmc.Group([run, html.Div(_controls(), className="inline")], justify="space-between"),
             html.Div([drawn, _note()], id=STAGE, hidden=True),
             html.Div(id=TABLE, hidden=True),
             dcc.Store(id=LISTED),

@@ -33,18 +33,16 @@ def layout() -> html.Div:
     named: dict[str, Any] = {"aria-label": HELP}
     return html.Div(
         [
-            html.P(f"{HELP}.", className="said"),
-            html.Div(id=ROW, className="tokens subject", role="group", **named),
+            html.Div(id=ROW, className="tokens subject", role="group", title=HELP, **named),
             dmc.Group(
                 [
-                    dmc.Button("No subject", id=NONE, size="compact-xs", variant="default"),
                     said(SAID),
+                    dmc.Button("No subject", id=NONE, size="compact-xs", variant="default"),
                 ]
             ),
             dmc.TextInput(
                 id=CORRUPTED,
-                label="Corrupted text",
-                description="For token replacement: as many tokens as the prompt has.",
+                label="Corrupted text, for token replacement: of as many tokens as the prompt",
                 size="xs",
                 maw=760,
                 autoComplete="off",

@@ -211,7 +211,7 @@ class _Roles:
             figure.update_xaxes(
                 side="top", showticklabels=True, tickangle=-60, row=1, col=column, **names
             )
-        ends = _ends(self.found)
+        ends = _ends(self.found, self.twin)
         for column in range(sheets + 1, sheets + 1 + len(self.roles)):
             figure.update_xaxes(
                 look.axis(range=ends, showgrid=True, zeroline=True, nticks=3, showticklabels=False),
@@ -256,9 +256,10 @@ class _Roles:
         return {"text": text, "x": sum(ends) / 2, "xref": "paper", "yref": "paper"} | place | style
 
 
-def _ends(found: xr.Dataset) -> list[float]:
+def _ends(found: xr.Dataset, twin: xr.Dataset | None) -> list[float]:
     """Of the horizontal axes, which all plots share."""
     known = [found[name].values for name in ("mean", "low", "high", "below", "above")]
+    known += [] if twin is None else [twin["mean"].values]
     least, most = (float(pick(np.stack(known))) for pick in (np.nanmin, np.nanmax))
     room = 0.06 * ((most - least) or 1.0)
     return [min(least, 0) - room, max(most, 0) + room]

@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from probes.tracing.grid import WINDOWED
 from probes.tracing.reading import SITES, settings_of, window_of
 from workbench.figures import visible
 from workbench.figures.reading import words
@@ -102,7 +103,7 @@ def _runs(settings: dict[str, Any]) -> tuple[str, str]:
 
 def _windows(data: xr.Dataset, settings: dict[str, Any]) -> list[str]:
     """Which windows MLP and attention have, where there are any."""
-    named = [SITES[site] for site in data["site"].values.tolist() if site != "resid_post"]
+    named = [SITES[site] for site in data["site"].values.tolist() if site in WINDOWED]
     width = settings.get("window")
     if not named or not width:
         return []

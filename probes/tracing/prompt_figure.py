@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from probes.causal.roles import ROLES
+from probes.tracing.grid import WINDOWED
 from probes.tracing.headings import VALUES, prompt_lines
 from probes.tracing.reading import SITES, half_width, of_prompt
 from workbench.figures import Theme, box, layer_ticks, markup, shorten, themed, visible
@@ -189,7 +190,7 @@ def _said(effect: float, half: float, score: float, share: float) -> str:
 
 
 def _title(site: str) -> str:
-    return SITES[site] if site == "resid_post" else f"{SITES[site]} window"
+    return f"{SITES[site]} window" if site in WINDOWED else SITES[site]
 
 
 def _tokens(one: xr.Dataset, column: int) -> dict[str, Any]:

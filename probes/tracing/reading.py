@@ -13,7 +13,13 @@ from workbench.report.intervals import student
 
 __all__ = ["SITES", "half_width", "of_place", "of_prompt", "settings_of", "window_of"]
 
-SITES = {"resid_post": "state", "mlp_out": "MLP", "attn_out": "attention"}
+SITES = {
+    "resid_post": "state",
+    "mlp_out": "MLP",
+    "attn_out": "attention",
+    "severed_mlp": "state, MLP severed",
+    "severed_attn": "state, attention severed",
+}
 
 
 def of_prompt(data: xr.Dataset, prompt: str | int | None = None) -> xr.Dataset:

@@ -116,7 +116,7 @@ def test_the_heading_says_what_was_done() -> None:
     assert "Noising" in other
     assert "KL(clean || run)" in other
     assert "one block at a time" in other
-    replaced = said(figure_of_prompt(traced(corruption="replacement", noise=None)))
+    replaced = said(figure_of_prompt(traced(corruption="replace", noise=None)))
     assert "token replacement" in replaced
 
 
