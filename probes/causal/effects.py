@@ -152,11 +152,12 @@ def _waves(
     model: Model, contrast: Contrast, names: Sequence[str], direction: Direction, _: Algorithm
 ) -> Iterator[_Runs]:
     with model.blocks(contrast.batch) as blocks:
-        clean, corrupted = (
-            recorded(blocks, states.flatten(0, 1), names)
-            for states in (contrast.clean, contrast.corrupted)
-        )
-        yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
+        clean, corrupted = (states.flatten(0, 1) for states in (contrast.clean, contrast.corrupted))
+        own = recorded(blocks, clean, names)
+        first = min(contrast.same, contrast.width - 1) if blocks.apart else 0
+        shared = own.repeated(contrast.samples)
+        other = recorded(blocks, corrupted, names, behind=shared, first=first)
+        yield _Waves(model, blocks, contrast, own, other, direction == "denoising")
 
 
 class _Waves:
