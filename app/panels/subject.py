@@ -105,11 +105,13 @@ def spans(text: str, tokens: Mapping[int, str]) -> dict[int, tuple[int, int]]:
     >>> spans("The Eiffel", {0: "<s>", 1: "The", 2: " Eiff", 3: "el"})
     {1: (0, 3), 2: (4, 8), 3: (8, 10)}
     """
-    found, end = {}, 0
+    found, end, lost = {}, 0, False
     for position, token in tokens.items():
         word = token.lstrip(" ") or token
         start = text.find(word, end, end + FAR + len(word))
-        if word and start >= 0:
+        placed = start >= 0 and (lost or not text[end:start].strip())
+        if word and placed:
             end = start + len(word)
             found[position] = (start, end)
+        lost = not placed  # then the next token may stand behind what this one is a part of
     return found

@@ -40,7 +40,7 @@ def test_a_subject_is_dragged_traced_and_linked_to(opened: Opened) -> None:
     page = opened(QUERY)
     expect(page.locator("#subject-said")).to_have_text(NOTHING)
     page.get_by_role("button", name="Run Causal trace").click()
-    expect(page.get_by_text("no prompt has a subject that can be placed").first).to_be_visible()
+    expect(page.get_by_text("has no subject: give one").first).to_be_visible()
     drag(page, 1, 5)
     expect(page.locator("#subject-said")).to_have_text("Subject: ·Eiffel·Tower, tokens 1 to 5")
     page.get_by_text("Settings", exact=True).click()
