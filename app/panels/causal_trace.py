@@ -37,6 +37,7 @@ OVERS = [
     {"value": PROMPT, "label": "This prompt"},
     {"value": ROLES, "label": "All prompts, by token role"},
 ]
+SETTINGS = "Settings and corrupted text"
 HELP = (
     "Causal trace, layers by tokens, a heat map a component. Arrow keys move the selection by one layer "
     "or token."
@@ -49,13 +50,14 @@ def layout() -> html.Div:
     drawn = html.Div(
         graph(FIGURE, HEIGHT), className="focus", tabIndex=0, role="application", **label
     )
-    head, form, run = own_run.layout(NAME)
+    head, form, run, note = own_run.parts(NAME)
     return html.Div(
         [
             head,
             subject.layout(),
-            html.Details([html.Summary("Settings"), form], className="fold"),
-            dmc.Group([run, html.Div(_controls(), className="inline")], justify="space-between"),
+            html.Details([html.Summary(SETTINGS), subject.corrupted(), form], className="fold"),
+            dmc.Group([run, html.Div(_controls(), className="inline")], mt=8),
+            note,
             html.Div([drawn, _note()], id=STAGE, hidden=True),
             html.Div(id=TABLE, hidden=True),
             dcc.Store(id=LISTED),

@@ -1,4 +1,4 @@
-"""The prompt's tokens as a row in which the subject is chosen, and the corrupted text below it.
+"""The prompt's tokens as a row in which the subject is chosen, and the field of the corrupted text.
 
 The browser makes the buttons and keeps what is chosen (see assets/subject.js): a drag over tokens, or a
 click on the first and on the last.
@@ -19,7 +19,7 @@ from app.parts import in_browser
 from app.state import Asked
 from workbench.figures import visible
 
-__all__ = ["TEXTS", "layout", "register", "row", "spans"]
+__all__ = ["TEXTS", "corrupted", "layout", "register", "row", "spans"]
 
 ROW, TEXTS, SAID = "subject-tokens", "subject-texts", "subject-said"
 CORRUPTED, NONE = "subject-corrupted", "subject-none"
@@ -29,7 +29,7 @@ HELP = "Subject: drag over its tokens, or choose the first and then the last"
 
 
 def layout() -> html.Div:
-    """The row, empty until something is measured; the button that clears it; the corrupted text."""
+    """The row, empty until something is measured, and the button that clears it."""
     named: dict[str, Any] = {"aria-label": HELP}
     return html.Div(
         [
@@ -40,17 +40,21 @@ def layout() -> html.Div:
                     dmc.Button("No subject", id=NONE, size="compact-xs", variant="default"),
                 ]
             ),
-            dmc.TextInput(
-                id=CORRUPTED,
-                label="Corrupted text, for token replacement: of as many tokens as the prompt",
-                size="xs",
-                maw=760,
-                autoComplete="off",
-                spellCheck=False,
-            ),
             dcc.Store(id=TEXTS),
             dcc.Store(id=CHOSEN),
         ]
+    )
+
+
+def corrupted() -> dmc.TextInput:
+    """The field of the text that is run in the prompt's place."""
+    return dmc.TextInput(
+        id=CORRUPTED,
+        label="Corrupted text, for token replacement: of as many tokens as the prompt",
+        size="xs",
+        maw=760,
+        autoComplete="off",
+        spellCheck=False,
     )
 
 

@@ -21,7 +21,8 @@ __all__ = ["section"]
 BOOTSTRAP = "percentile bootstrap over groups of prompts"
 BAND = "The band is a 95% bootstrap interval over groups of prompts, at each layer by itself."
 SHOWN = 20
-LOOKED = ("last_subject", "last")  # the roles of the early and the late site
+WORDS = {"last_subject": "last subject token", "last": "last token"}
+LOOKED = tuple(WORDS)  # the roles of the early and the late site
 
 
 def section(rows: pl.LazyFrame) -> Section:
@@ -105,20 +106,26 @@ def _headline(label: str, unit: str, cell: xr.Dataset, note: str) -> Headline:
 
 
 def _largest(found: _Found) -> Iterator[Headline]:
-    """Of each component, the average that is furthest from 0."""
+    """Of each component at the early and at the late site, the layer's average furthest from 0."""
     assert found.averages is not None
-    for site in found.averages["site"].values.tolist():
-        own = found.averages.sel(site=site)
-        size = abs(own["mean"])
-        best = size.where(size.notnull(), -1).argmax(["role", "layer"])
-        cell = own.isel(best)
-        where = f"{_spoken(str(cell['role'].item()))}, layer {cell['layer'].item()}"
-        count = int(size.notnull().sum())
-        note = (
-            f"at {where}: the largest of {count} means, chosen after looking, so it and its interval "
-            "flatter"
-        )
-        yield _headline(f"Largest average effect, {SITES[site]}", found.unit, cell, note)
+    for role in LOOKED:
+        for site in found.averages["site"].values.tolist():
+            own = _informative(found.averages.sel(role=role, site=site), role, site)
+            size = abs(own["mean"]).values
+            if not np.isfinite(size).any():
+                continue
+            cell = own.isel(layer=int(np.nanargmax(size)))
+            note = (
+                f"layer {int(cell['layer'])}, the largest of {int(np.isfinite(size).sum())} layers: chosen "
+                "after looking, so it and its interval flatter"
+            )
+            label = f"Largest average effect, {SITES[site]} at the {WORDS[role]}"
+            yield _headline(label, found.unit, cell, note)
+
+
+def _informative(own: xr.Dataset, role: str, site: str) -> xr.Dataset:
+    """Without the last layer's state at the last token, which is the other run's by construction."""
+    return own.isel(layer=slice(-1)) if (role, site) == ("last", "resid_post") else own
 
 
 def _by_role(found: _Found) -> Iterator[Plot]:

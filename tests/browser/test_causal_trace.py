@@ -43,7 +43,7 @@ def test_a_subject_is_dragged_traced_and_linked_to(opened: Opened) -> None:
     expect(page.get_by_text("has no subject: give one").first).to_be_visible()
     drag(page, 1, 5)
     expect(page.locator("#subject-said")).to_have_text("Subject: ·Eiffel·Tower, tokens 1 to 5")
-    page.get_by_text("Settings", exact=True).click()
+    page.get_by_text("Settings and corrupted text").click()
     page.get_by_label("samples").fill("2")
     page.get_by_role("button", name="Run Causal trace").click()
     drawn(page)
@@ -53,7 +53,7 @@ def test_a_subject_is_dragged_traced_and_linked_to(opened: Opened) -> None:
         "MLP window",
         "attention window",
     ]
-    page.get_by_text("Settings", exact=True).click()
+    page.get_by_text("Settings and corrupted text").click()
     page.locator(f"#{FIGURE}").scroll_into_view_if_needed()
     click(page, FIGURE, 5, 2, "xaxis2")  # the last subject token at layer 2, in the MLP's map
     expect(page.locator("#detail-heading")).to_contain_text("layer 2 · position 5")
