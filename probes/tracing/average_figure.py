@@ -26,8 +26,8 @@ from workbench.figures.scale import Scale, colour_bar
 __all__ = ["TWIN", "figure_of_roles"]
 
 TWIN = "untrained twin (control)"
-HEAT = 30  # pixels of a role's column in a heat map
-PLOT = 92  # pixels of a role's own plot
+HEAT = 28  # pixels of a role's column in a heat map
+PLOT = 84  # pixels of a role's own plot
 ROW = 5, 26  # pixels of a layer
 HEIGHT = 230  # pixels of all layers of one component, where they fit
 WITH_GAPS = 10  # pixels of a layer above which cells stand apart
@@ -110,8 +110,8 @@ class _Roles:
         head = lines_above(lines, self.look, TITLES - 6)
         figure.update_layout(
             self.look.layout(
-                margin={"l": 96, "r": 96, "t": TITLES + LINE * len(lines) + 14, "b": 62},
-                width=total + 192,
+                margin={"l": 84, "r": 96, "t": TITLES + LINE * len(lines) + 14, "b": 62},
+                width=total + 180,
                 height=tall + TITLES + LINE * len(lines) + 76,
                 annotations=[*head, *self._titles(figure)],
                 coloraxis={

@@ -64,8 +64,8 @@ def averaged_lines(
     return [
         f"{_runs(settings)[0]}.",
         f"Corrupted by {corrupted_by(settings)}.",
-        f"{scored(settings)}: mean total effect {total:+.3g} {unit}, n = {prompts} prompts in {groups} "
-        f"groups.{flagged}",
+        f"{scored(settings)}: mean total effect {total:+.3g} {unit}, n = {_counted(prompts, 'prompt')} in "
+        f"{_counted(groups, 'group')}.{flagged}",
         "Line: mean indirect effect by token role. Dark band: 95% bootstrap interval over groups. "
         "Light band: 80% of the prompts.",
         *_windows(data, settings),
@@ -90,6 +90,10 @@ def corrupted_by(settings: dict[str, Any]) -> str:
         return "another text in the prompt's place (token replacement)"
     draws, sizes = settings.get("samples"), settings.get("noise")
     return f"noise on the subject's embeddings ({sizes:g} σ, {draws} draws)"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _mean_total(data: xr.Dataset) -> float:

@@ -21,7 +21,7 @@ from workbench.figures.theme import MONOSPACE
 __all__ = ["figure_of_prompt", "lines_above", "scale_of"]
 
 COLUMN = 5, 40  # pixels of a token, least and most
-WIDTH = 936  # pixels of all heat maps, where they fit
+WIDTH = 840  # pixels of all heat maps, where they fit
 ROW = 8, 26  # pixels of a layer
 HEIGHT = 560  # pixels of all layers, where they fit
 GAP = 30  # pixels between heat maps

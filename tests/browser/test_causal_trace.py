@@ -78,6 +78,7 @@ def test_the_first_and_the_last_token_are_chosen_by_keys(opened: Opened) -> None
     expect(page.locator("#subject-said")).to_have_text("Subject: ff, token 3")
     page.get_by_role("button", name="No subject").click()
     expect(page.locator("#subject-said")).to_have_text(NOTHING)
+    page.get_by_text("Settings and corrupted text").click()
     page.get_by_label("Corrupted text").fill("The Eiffel Tower is located in the")
     page.get_by_role("button", name="Run Causal trace").click()
     expect(page.get_by_text("expected as many").first).to_be_visible()
