@@ -1,5 +1,6 @@
 """Probes: what is where in a model, and what it causes."""
 
+from probes.ablation.instrument import Ablate
 from probes.tracing.instrument import CausalTrace
 
-__all__ = ["CausalTrace"]
+__all__ = ["Ablate", "CausalTrace"]

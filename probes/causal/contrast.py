@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -92,10 +92,6 @@ class Contrast:
     def width(self) -> int:
         """How many columns are run."""
         return int(self.batch.ids.shape[1])
-
-    def swapped(self) -> Contrast:
-        """The same with clean and corrupted in each other's place."""
-        return replace(self, clean=self.corrupted, corrupted=self.clean)
 
 
 def alike(prompts: Sequence[EncodedPrompt], most: int) -> list[list[int]]:
