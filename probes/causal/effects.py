@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -17,11 +17,12 @@ from probes.causal.restarts import below, restarts, whole_table
 from probes.causal.runs import Run, recorded
 from probes.causal.sweep import sweep
 from workbench.errors import UnsupportedError
+from workbench.models.batch import Batch
 from workbench.models.blocks import Blocks
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 
-__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "algorithm_of", "effects"]
+__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "Scorer", "algorithm_of", "effects"]
 
 Direction = Literal["denoising", "noising"]
 Algorithm = Literal["wave", "restart", "naive"]
@@ -88,7 +89,9 @@ def effects(
     """
     names = sorted({put.site.name for cell in cells for put in cell} - {"resid_post"})
     chosen = algorithm_of(model, names) if algorithm is None else algorithm
-    goal, whole = contrast.goal, {"n_layers": model.n_layers, "width": contrast.width}
+    goal, denoising = contrast.goal, direction == "denoising"
+    base = contrast.batches[denoising]
+    whole = {"n_layers": model.n_layers, "width": int(base.ids.shape[1])}
     shorter = [
         effective(cell, **whole, tail=goal.tokens, same={"source": contrast.same}) for cell in cells
     ]
@@ -96,11 +99,11 @@ def effects(
     distinct = list(dict.fromkeys(filter(None, shorter)))
     open_runs = _waves if chosen == "wave" else _restarts
     with torch.no_grad(), open_runs(model, contrast, names, direction, chosen) as runs:
-        score = _Scorer(metric, goal.repeated(contrast.samples), runs.clean)
+        score = Scorer(metric, goal.repeated(contrast.samples), runs.clean)
         clean = scores(metric, runs.clean, goal, runs.clean)
         corrupted = score(runs.corrupted)[0].view(len(clean), -1)
-        base = corrupted if direction == "denoising" else clean[:, None].expand_as(corrupted)
-        found: dict[Cell, Tensor] = {(): base}
+        unchanged = corrupted if denoising else clean[:, None].expand_as(corrupted)
+        found: dict[Cell, Tensor] = {(): unchanged}
         for indices, logits in runs.patched(distinct):
             values = score(logits).view(len(indices), *corrupted.shape)
             found |= {distinct[i]: value for i, value in zip(indices, values, strict=True)}
@@ -111,8 +114,12 @@ def effects(
 
 
 @dataclass(frozen=True)
-class _Scorer:
-    """Scores of rows that repeat those of `goal`, against the clean run's logits."""
+class Scorer:
+    """Scores of rows that repeat those of `goal`, against the clean run's logits.
+
+    Attributes:
+        clean: [prompts, tokens, vocabulary] logits, for KL.
+    """
 
     metric: Metric
     goal: Goal
@@ -151,10 +158,13 @@ class _Runs(Protocol):
 def _waves(
     model: Model, contrast: Contrast, names: Sequence[str], direction: Direction, _: Algorithm
 ) -> Iterator[_Runs]:
-    with model.blocks(contrast.batch) as blocks:
+    with ExitStack() as stack:
+        own = stack.enter_context(model.blocks(contrast.batch))
+        other = contrast.other
+        blocks = (own, own if other is None else stack.enter_context(model.blocks(other)))
         clean, corrupted = (
-            recorded(blocks, states.flatten(0, 1), names)
-            for states in (contrast.clean, contrast.corrupted)
+            recorded(those, states.flatten(0, 1), names)
+            for those, states in zip(blocks, (contrast.clean, contrast.corrupted), strict=True)
         )
         yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
 
@@ -165,13 +175,14 @@ class _Waves:
     def __init__(
         self,
         model: Model,
-        blocks: Blocks,
+        blocks: Sequence[Blocks],
         contrast: Contrast,
         clean: Run,
         corrupted: Run,
         denoising: bool,
     ) -> None:
-        self.model, self.blocks, self.tail = model, blocks, contrast.goal.tokens
+        self.model, self.tail = model, contrast.goal.tokens
+        self.every, self.blocks = blocks, blocks[denoising]
         self.clean, self.corrupted = self._logits(clean), self._logits(corrupted)
         clean = clean.repeated(contrast.samples)
         self.base, source = (corrupted, clean) if denoising else (clean, corrupted)
@@ -196,7 +207,7 @@ class _Waves:
                 yield indices[start : start + most], self._read_out(part)
 
     def block_tokens(self) -> int:
-        return self.blocks.block_tokens
+        return sum({id(one): one.block_tokens for one in self.every}.values())
 
 
 @contextmanager
@@ -222,18 +233,19 @@ class _Restarts:
         whole: bool,
     ) -> None:
         self.model, self.whole, self.tail = model, whole, contrast.goal.tokens
-        self.batch = model.batch(contrast.goal.repeated(contrast.samples).prompts)
+        batches = [_repeated(model, batch, contrast.samples) for batch in contrast.batches]
+        self.batch = batches[denoising]
         clean = contrast.clean.repeat_interleave(contrast.samples // contrast.clean.shape[1], 1)
         names = [*names, "resid_post"]
         tables = [
-            whole_table(model, self.batch, states.flatten(0, 1), names)
-            for states in (clean, contrast.corrupted)
+            whole_table(model, batch, states.flatten(0, 1), names)
+            for batch, states in zip(batches, (clean, contrast.corrupted), strict=True)
         ]
         self.clean, self.corrupted = (self._logits(table) for table in tables)
         self.clean = self.clean[:: contrast.samples]
         base, source = reversed(tables) if denoising else tables
         self.tables = {"source": source, "base": base}
-        self._tokens = 2 * self.batch.ids.numel() * model.n_layers
+        self._tokens = sum(batch.ids.numel() for batch in batches) * model.n_layers
 
     def _logits(self, table: Table) -> Tensor:
         states = table[Site("resid_post", self.model.n_layers)][:, -self.tail :]
@@ -258,3 +270,8 @@ class _Restarts:
 
     def block_tokens(self) -> int:
         return self._tokens
+
+
+def _repeated(model: Model, batch: Batch, samples: int) -> Batch:
+    """Each row `samples` times, after each other."""
+    return model.batch([prompt for prompt in batch.prompts for _ in range(samples)])
