@@ -22,6 +22,7 @@ __all__ = [
     "noise",
     "settled_corruption",
     "subject_std",
+    "whole_subject",
 ]
 
 
@@ -51,24 +52,41 @@ def subject_std(model: Model, prompts: Iterable[Prompt]) -> float:
     Source: Meng et al. 2022, arXiv 2202.05262, appendix B.1.
 
     Raises:
-        PromptError: no prompt has a subject.
+        PromptError: no prompt has a subject that can be placed; why the first has none.
     """
-    ids = [token for prompt in prompts for token in _subject_ids(model, prompt)]
+    ids: list[int] = []
+    refusals: list[WorkbenchError] = []
+    for prompt in prompts:
+        try:
+            encoded = model.encode(prompt, long_targets=True)
+            first, last = whole_subject(encoded)
+        except WorkbenchError as error:
+            refusals.append(error)
+        else:
+            ids += encoded.ids[first : last + 1]
     if not ids:
-        raise PromptError(
-            "no prompt has a subject that can be placed: give each a subject, or a corrupted text"
-        )
+        raise refusals[0]
     rows = model.embedding[torch.tensor(ids, device=model.embedding.device)]
     return float(rows.double().std())
 
 
-def _subject_ids(model: Model, prompt: Prompt) -> tuple[int, ...]:
-    try:
-        encoded = model.encode(prompt, long_targets=True)
-        first, last = encoded.subject
-    except WorkbenchError:
-        return ()
-    return encoded.ids[first : last + 1]
+def whole_subject(prompt: EncodedPrompt) -> tuple[int, int]:
+    """First and last token of the subject, which must not cut one.
+
+    Raises:
+        PromptError: it does, or it cannot be placed.
+    """
+    first, last = prompt.subject
+    (start, _), (_, end) = prompt.spans[first], prompt.spans[last]
+    covered = prompt.text[start:end].strip()
+    subject = prompt.prompt.subject
+    asked = subject if isinstance(subject, str) else prompt.text[slice(*(subject or ()))]
+    if covered != asked.strip():
+        raise PromptError(
+            f"subject {asked!r} of prompt {prompt.text[:40]!r} cuts a token: its tokens are those of "
+            f"{covered!r}; give that, or another"
+        )
+    return first, last
 
 
 def noise(
@@ -81,7 +99,7 @@ def noise(
     Raises:
         PromptError: the subject cannot be placed.
     """
-    first, last = prompt.subject
+    first, last = whole_subject(prompt)
     key = hashlib.sha256(repr((seed, prompt.ids, first, last)).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
     shape = (samples, last + 1 - first, d_embed)

@@ -162,9 +162,13 @@ def _waves(
         own = stack.enter_context(model.blocks(contrast.batch))
         other = contrast.other
         blocks = (own, own if other is None else stack.enter_context(model.blocks(other)))
-        clean, corrupted = (
-            recorded(those, states.flatten(0, 1), names)
-            for those, states in zip(blocks, (contrast.clean, contrast.corrupted), strict=True)
+        clean = recorded(own, contrast.clean.flatten(0, 1), names)
+        corrupted = recorded(
+            blocks[1],
+            contrast.corrupted.flatten(0, 1),
+            names,
+            behind=clean.repeated(contrast.samples),
+            first=min(contrast.same, contrast.width - 1) if own.apart else 0,
         )
         yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from probes.causal.cells import Table
@@ -56,22 +57,45 @@ class Run:
         return pair[0][:, :, :column], pair[1][:, :, :column]
 
 
-def recorded(blocks: Blocks, embedded: Tensor, names: Sequence[str] = ()) -> Run:
+def recorded(
+    blocks: Blocks,
+    embedded: Tensor,
+    names: Sequence[str] = (),
+    *,
+    behind: Run | None = None,
+    first: int = 0,
+) -> Run:
     """Run rows from the states before block 1, and keep every layer's.
 
     Args:
         embedded: [rows, width, d].
         names: sites to keep beside the states.
+        behind: a run whose columns below `first` are these rows' own; they are not run again.
     """
     states, pairs = [embedded], []
     caught: dict[Site, Tensor] = {}
     for layer in range(1, blocks.anatomy.n_layers + 1):
-        sites = [Site(name, layer) for name in names if name != "resid_post"]
-        taps = [(site, recording(caught, site)) for site in sites]
-        after, pair = blocks.run(layer, states[-1], taps=taps)
+        own: dict[Site, Tensor] = {}
+        sites = [Site(name, layer) for name in names]
+        taps = [(site, recording(own, site)) for site in sites]
+        before = None if behind is None else behind.before(layer, first)
+        after, pair = blocks.run(
+            layer, states[-1][:, first:], first=first, before=before, taps=taps
+        )
+        if behind is not None:
+            after = _behind(behind.states[layer], after, first)
+            own = {site: _behind(behind.caught[site], own[site], first) for site in sites}
+        if before is not None and pair is not None:
+            pair = torch.cat([before[0], pair[0]], 2), torch.cat([before[1], pair[1]], 2)
         states.append(after)
-        pairs.append(None if pair is None else (pair[0].clone(), pair[1].clone()))
+        pairs.append(pair)
+        caught |= own
     return Run(tuple(states), tuple(pairs), caught)
+
+
+def _behind(whole: Tensor, later: Tensor, first: int) -> Tensor:
+    """Columns below `first` of one run, and all later ones of another."""
+    return torch.cat([whole[:, :first], later], dim=1)
 
 
 def _repeated(values: Tensor, samples: int) -> Tensor:

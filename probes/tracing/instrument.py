@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probes.causal.contrast import Contrast, alike
-from probes.causal.corruption import checked_noise, settled_corruption, subject_std
+from probes.causal.corruption import checked_noise, settled_corruption, subject_std, whole_subject
 from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, effects
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
 from probes.tracing.grid import SITES, WINDOWED, grid
@@ -193,7 +193,7 @@ class CausalTrace(Driving):
         require_goal(prompt, self.metric, WHO)
         resolve_positions(self.positions, prompt)
         if self.corruption == "noise":
-            _ = prompt.subject
+            whole_subject(prompt)
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Sites, layers, and samples counted from 0."""

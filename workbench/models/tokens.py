@@ -117,9 +117,10 @@ class EncodedPrompt:
             return start, end
         starts = [i for i in range(len(text)) if text.startswith(subject, i)]
         if len(starts) != 1:
+            where = f" (at characters {', '.join(map(str, starts[:8]))})" if starts else ""
             raise PromptError(
-                f"subject {subject!r} occurs {len(starts)} times in {text[:60]!r}: expected once; give "
-                "it as [start, end] characters"
+                f"subject {subject!r} occurs {len(starts)} times{where} in {text[:60]!r}: expected once; "
+                "give it as [start, end] characters"
             )
         return starts[0], starts[0] + len(subject)
 
