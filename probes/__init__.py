@@ -1,5 +1,7 @@
 """Probes: what is where in a model, and what it causes."""
 
+from probes.patching.instrument import Patch
+from probes.patching.path import PathPatch
 from probes.tracing.instrument import CausalTrace
 
-__all__ = ["CausalTrace"]
+__all__ = ["CausalTrace", "Patch", "PathPatch"]
