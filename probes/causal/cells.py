@@ -82,8 +82,13 @@ def effective(
     kept = [_narrowed(put, unread if _last_alone(put, n_layers) else 0) for put in cell]
     kept = [put for put in kept if put.columns]
     first = next((i for i, put in enumerate(kept) if _acts(put, same)), len(kept))
-    late = [_narrowed(put, 0 if put.table == "base" else same.get(put.table, 0)) for put in kept]
-    return tuple(put for put in late[first:] if put.columns)
+    late = [_narrowed(put, 0 if put.table == "base" else _same(put, same)) for put in kept[first:]]
+    return tuple(put for put in late if put.columns)
+
+
+def _same(put: Put, same: Mapping[str, int]) -> int:
+    """How many of the first columns a put leaves as they are; none where it takes other columns."""
+    return same.get(put.table, 0) if put.of is None else 0
 
 
 def _last_alone(put: Put, n_layers: int) -> bool:
@@ -92,7 +97,7 @@ def _last_alone(put: Put, n_layers: int) -> bool:
 
 
 def _acts(put: Put, same: Mapping[str, int]) -> bool:
-    return put.columns[-1] >= same.get(put.table, 0)
+    return put.columns[-1] >= _same(put, same)
 
 
 def _narrowed(put: Put, first: int) -> Put:

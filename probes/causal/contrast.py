@@ -80,7 +80,7 @@ class Contrast:
             batch,
             model.embedded(batch)[:, None],
             model.embedded(other)[:, None],
-            min(firsts) if equal else 0,
+            min(firsts),
             None if equal else other,
         )
 

@@ -163,12 +163,13 @@ def _waves(
         other = contrast.other
         blocks = (own, own if other is None else stack.enter_context(model.blocks(other)))
         clean = recorded(own, contrast.clean.flatten(0, 1), names)
+        shortest = min(batch.ids.shape[1] for batch in contrast.batches)
         corrupted = recorded(
             blocks[1],
             contrast.corrupted.flatten(0, 1),
             names,
             behind=clean.repeated(contrast.samples),
-            first=min(contrast.same, contrast.width - 1) if own.apart else 0,
+            first=min(contrast.same, shortest - 1) if own.apart else 0,
         )
         yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
 

@@ -134,8 +134,8 @@ def test_the_direct_path_of_a_head_is_its_change_through_its_output_map() -> Non
     # A last block's MLP is read by the logits alone: its path is all of its effect.
     every = Patch("mlp_out", scope="together", direction="noising")(hooked, PROMPT).data
     last = {"layer": LAYERS, "site": "mlp_out"}
-    own = PathPatch("mlp_out")(hooked, PROMPT).data.effect.sel(last)
-    assert_allclose(own, every.effect.sel(last), **TOLERANCE)
+    own = PathPatch("mlp_out")(hooked, PROMPT).data.effect.sel(last).squeeze()
+    assert_allclose(own, every.effect.sel(last).squeeze(), **TOLERANCE)
     assert abs(float(own)) > 1e-3
 
 
