@@ -29,14 +29,16 @@ def main() -> None:
     for (layer, head), effect in largest(found):
         print(f"layer {layer} head {head}: {effect:+.1f} when it is as in the other run")
 
-    direct = PathPatch("z")(model, prompts)
-    (mover, first), *_ = largest(direct)
-    for (layer, head), effect in [(mover, first), *largest(direct)[1:]]:
+    direct = PathPatch("z", mlps="frozen")(model, prompts)
+    mover, _ = largest(direct)[0]
+    for (layer, head), effect in largest(direct):
         print(f"layer {layer} head {head}: {effect:+.1f} of it straight to the logits")
     for name in "qkv":
         path = PathPatch("z", receivers=[f"{name}{mover[0]}.{mover[1]}"])(model, prompts)
         (layer, head), effect = largest(path)[0]
-        print(f"its {name}: most from layer {layer} head {head}, {effect:+.2f}")
+        print(
+            f"{name} of layer {mover[0]} head {mover[1]}: most from layer {layer} head {head}, {effect:+.1f}"
+        )
     print(direct.cite())
 
 
