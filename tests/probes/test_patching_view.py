@@ -157,7 +157,7 @@ def test_panels_and_facts_of_a_place() -> None:
     assert facts["effect of state"].startswith(f"{float(cell.effect.sel(site='resid_post')):+.3g}")
     assert facts["put in"] == "one token at a time"
     best = cell.head_effect.sel(head_site="z")
-    assert facts["largest heads, z"].startswith(f"{int(abs(best).argmax())}: ")
+    assert facts["largest heads, z"].startswith(f"{int(abs(best).values.argmax())}: ")
     # Together, whatever position is selected, it is the prompt's one place.
     shown = PathPatch.facts(path().data, layer=1, prompt="p2", position=1)
     assert ("put in", "all 6 tokens together") in shown
