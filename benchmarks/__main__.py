@@ -16,6 +16,7 @@ import torch
 from benchmarks import (
     attribution,
     backward_lens,
+    causal_trace,
     imports,
     input_attribution,
     logit_lens,
@@ -26,6 +27,7 @@ from benchmarks import (
 PARTS = {
     "attribution": attribution.run,
     "backward_lens": backward_lens.run,
+    "causal_trace": causal_trace.run,
     "imports": imports.run,
     "input_attribution": input_attribution.run,
     "logit_lens": logit_lens.run,

@@ -6,6 +6,7 @@ import torch
 
 import workbench as wb
 from lenses import LogitLens
+from probes import CausalTrace
 from tests.tiny import FAMILIES, TEXTS, hf_model, tokenizer
 
 pytestmark = pytest.mark.cuda
@@ -31,6 +32,15 @@ def test_restart_is_exact(family: str) -> None:
         empty = states.new_zeros(*batch.ids.shape, states.shape[-1])
         again = hooked.tail(batch, layer, full.places.scatter(empty, states))
         torch.testing.assert_close(again.stack("logits"), full.stack("logits"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_causal_trace_equals_the_cpus(family: str) -> None:
+    prompt = wb.Prompt("abcdefgh", subject="cde", target=65, foil=66)
+    trace = CausalTrace(noise_std=0.2, samples=3, window=2)
+    here = trace(wb.load(hf_model(family), tokenizer()), prompt).data
+    there = trace(wb.load(hf_model(family).cuda(), tokenizer()), prompt).data
+    np.testing.assert_allclose(there["score"], here["score"], rtol=0, atol=1e-4)
 
 
 def test_a_real_out_of_memory_halves_the_batch() -> None:

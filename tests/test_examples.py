@@ -155,3 +155,23 @@ def test_neurons_have_tokens_and_contexts(capsys: pytest.CaptureFixture[str]) ->
     assert len(re.findall(r"^layer 5, neuron \d+: ", printed, flags=re.MULTILINE)) == 3
     assert printed.count("promoted") == printed.count("suppressed") == 3
     assert len(re.findall(r"^ +-?[\d.]+ at '", printed, flags=re.MULTILINE)) == 9
+
+
+def test_ablation_compares_memorised_with_held_out_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves a file
+    runpy.run_path(str(EXAMPLES / "ablation.py"))["main"](8)
+    printed = capsys.readouterr().out
+    number = r"([+-][\d.]+)"
+    line = rf"layer (\d): held out {number}  memorised {number}  difference {number} .*control {number}"
+    found = [tuple(map(float, one)) for one in re.findall(line, printed)]
+    assert len(found) == 2 * 2 * 6  # parts, effects, layers
+    for _, held_out, memorised, difference, _ in found:
+        assert difference == pytest.approx(
+            memorised - held_out, abs=0.0016
+        )  # three digits are printed
+    layer, *effects, _, control = found[12]  # attention's on the loss
+    assert layer == 1
+    assert min(effects) > 2 * control > 0
+    assert "Plotly" in (tmp_path / "short_circuits.html").read_text(encoding="utf-8")

@@ -51,6 +51,7 @@ def test_every_exported_name_exists_and_is_sorted(room: str) -> None:
 def test_public_names() -> None:
     """What other programs may rely on: a name that leaves this list is a breaking change."""
     import lenses
+    import probes
     import workbench as wb
 
     assert lenses.__all__ == [
@@ -73,6 +74,10 @@ def test_public_names() -> None:
         "counterfactuals",
         "load_lens",
         "side_by_side",
+    ]
+    assert probes.__all__ == [
+        "Ablate",
+        "CausalTrace",
     ]
     relied_on = {
         "load",

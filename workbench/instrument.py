@@ -254,6 +254,10 @@ class Driving(Instrument):
     def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
         """What it makes of one batch, and the places of its axis "place"."""
 
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int | None:
+        """How many tokens will pass through a block, for a plan; None where it is not counted."""
+        return None
+
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]
     ) -> tuple[Places, Measured]:

@@ -105,7 +105,22 @@ class _Job:
             last_layer=max((s.layer for s in sites), default=model.n_layers),
             batch_size=_most(instruments, batch_size),
         )
+        counted = _block_tokens(model, instruments, encoded, planned)
+        planned = replace(planned, block_tokens=counted)
         return cls(model, instruments, chosen, encoded, reads, planned)
+
+
+def _block_tokens(
+    model: Model,
+    instruments: Sequence[Instrument],
+    encoded: Sequence[EncodedPrompt],
+    planned: Plan,
+) -> int:
+    """Those of the common pass, where one is needed, and of what drives the model itself."""
+    driving = [it for it in instruments if isinstance(it, Driving)]
+    own = [it.block_tokens(model, encoded) for it in driving]
+    common = len(driving) < len(instruments) or None in own
+    return (planned.block_tokens if common else 0) + sum(one or 0 for one in own)
 
 
 def _most(instruments: Sequence[Instrument], batch_size: int | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -109,11 +109,6 @@ class Contrast:
     def batches(self) -> tuple[Batch, Batch]:
         """What the clean and the corrupted runs are run as."""
         return self.batch, self.batch if self.other is None else self.other
-
-    def swapped(self) -> Contrast:
-        """The same with clean and corrupted in each other's place."""
-        batch, other = (self.batch, None) if self.other is None else (self.other, self.batch)
-        return replace(self, clean=self.corrupted, corrupted=self.clean, batch=batch, other=other)
 
 
 def alike(prompts: Sequence[EncodedPrompt], most: int) -> list[list[int]]:

@@ -12,17 +12,27 @@ from torch import Tensor
 
 from probes.causal.cells import LOCAL, Cell, Table, effective
 from probes.causal.contrast import Contrast
+from probes.causal.differences import Difference
 from probes.causal.metrics import Goal, Metric, scores
 from probes.causal.restarts import below, restarts, whole_table
 from probes.causal.runs import Run, recorded
-from probes.causal.sweep import sweep
+from probes.causal.sweep import cost, sweep
 from workbench.errors import UnsupportedError
 from workbench.models.batch import Batch
 from workbench.models.blocks import Blocks
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 
-__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "Scorer", "algorithm_of", "effects"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Direction",
+    "Effects",
+    "Scorer",
+    "algorithm_of",
+    "effects",
+    "planned",
+]
 
 Direction = Literal["denoising", "noising"]
 Algorithm = Literal["wave", "restart", "naive"]
@@ -68,6 +78,36 @@ def algorithm_of(model: Model, names: Sequence[str]) -> Algorithm:
     return "wave" if own and set(names) <= {*LOCAL, "resid_post"} else "restart"
 
 
+def planned(
+    cells: Sequence[Cell],
+    *,
+    algorithm: Algorithm,
+    n_layers: int,
+    width: int,
+    same: int,
+    prompts: int = 1,
+    samples: int = 1,
+    tail: int = 1,
+) -> int:
+    """The block-tokens of `effects` with these cells, without doing them; arguments as of a contrast."""
+    rows = prompts * samples
+    sizes = {"n_layers": n_layers, "width": width, "tail": tail, "same": same}
+    shorter = list(dict.fromkeys(filter(None, _shortened(cells, **sizes))))
+    if algorithm == "wave":
+        own = prompts * width + rows * (width - min(same, width - 1))
+        return own * n_layers + rows * cost(shorter, n_layers=n_layers, width=width)
+    runs = (n_layers - (0 if algorithm == "naive" else below(cell)) for cell in shorter)
+    return rows * width * (2 * n_layers + sum(runs))
+
+
+def _shortened(
+    cells: Sequence[Cell], *, n_layers: int, width: int, tail: int, same: int
+) -> list[Cell]:
+    """What of each cell can act."""
+    sizes = {"n_layers": n_layers, "width": width, "tail": tail}
+    return [effective(cell, **sizes, same={"source": same}) for cell in cells]
+
+
 def effects(
     model: Model,
     contrast: Contrast,
@@ -90,11 +130,13 @@ def effects(
     names = sorted({put.site.name for cell in cells for put in cell} - {"resid_post"})
     chosen = algorithm_of(model, names) if algorithm is None else algorithm
     goal, denoising = contrast.goal, direction == "denoising"
-    base = contrast.batches[denoising]
-    whole = {"n_layers": model.n_layers, "width": int(base.ids.shape[1])}
-    shorter = [
-        effective(cell, **whole, tail=goal.tokens, same={"source": contrast.same}) for cell in cells
-    ]
+    shorter = _shortened(
+        cells,
+        n_layers=model.n_layers,
+        width=contrast.batches[denoising].ids.shape[1],
+        tail=goal.tokens,
+        same=contrast.same,
+    )
     # Equal cells are one, and those in which nothing can act are the base run.
     distinct = list(dict.fromkeys(filter(None, shorter)))
     open_runs = _waves if chosen == "wave" else _restarts
@@ -104,9 +146,9 @@ def effects(
         corrupted = score(runs.corrupted)[0].view(len(clean), -1)
         unchanged = corrupted if denoising else clean[:, None].expand_as(corrupted)
         found: dict[Cell, Tensor] = {(): unchanged}
-        for indices, logits in runs.patched(distinct):
-            values = score(logits).view(len(indices), *corrupted.shape)
-            found |= {distinct[i]: value for i, value in zip(indices, values, strict=True)}
+        for indices, values in runs.patched(distinct, score):
+            shaped = values.view(len(indices), *corrupted.shape)
+            found |= {distinct[i]: value for i, value in zip(indices, shaped, strict=True)}
             pace((len(found) - 1) / len(distinct))
         patched = torch.stack([found[cell] for cell in shorter])
         top = runs.clean[:, 0].argmax(-1)
@@ -147,8 +189,10 @@ class _Runs(Protocol):
     clean: Tensor
     corrupted: Tensor
 
-    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Indices of some cells, and the logits [n * rows, tokens, vocabulary] with each put in."""
+    def patched(
+        self, cells: Sequence[Cell], score: Scorer
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Indices of some cells, and the scores [n, rows] of the runs with each put in."""
 
     def block_tokens(self) -> int:
         """How many tokens have passed through a block so far."""
@@ -200,16 +244,22 @@ class _Waves:
         """[rows, tokens, vocabulary] of [rows, tokens, d]."""
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
-    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
+    def patched(
+        self, cells: Sequence[Cell], score: Scorer
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
         limit = CUDA_TOKENS if self.model.device.type == "cuda" else CPU_TOKENS
-        rows = len(self.base.states[0])
-        most = max(1, LOGITS // (rows * self.tail * self.model.vocab_size))
+        differs = score.metric == "logit_difference"
+        direct = Difference.of(self.model, score.goal) if differs else None
         for indices, finals in sweep(
             self.blocks, self.base, self.tables, cells, tail=self.tail, limit=limit
         ):
+            if direct is not None:
+                yield indices, direct(finals[:, :, -1].flatten(0, 1))
+                continue
+            most = max(1, LOGITS // (finals[0, :, :, 0].numel() * self.model.vocab_size))
             for start in range(0, len(indices), most):
                 part = finals[start : start + most].flatten(0, 1)
-                yield indices[start : start + most], self._read_out(part)
+                yield indices[start : start + most], score(self._read_out(part))
 
     def block_tokens(self) -> int:
         return sum({id(one): one.block_tokens for one in self.every}.values())
@@ -256,7 +306,9 @@ class _Restarts:
         states = table[Site("resid_post", self.model.n_layers)][:, -self.tail :]
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
-    def patched(self, cells: Sequence[Cell]) -> Iterator[tuple[Sequence[int], Tensor]]:
+    def patched(
+        self, cells: Sequence[Cell], score: Scorer
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
         layers = range(self.model.n_layers + 1)
         states = [self.tables["base"][Site("resid_post", layer)] for layer in layers]
         found = restarts(
@@ -271,7 +323,7 @@ class _Restarts:
         for index, (cell, logits) in enumerate(zip(cells, found, strict=True)):
             run = self.model.n_layers - (0 if self.whole else below(cell))
             self._tokens += self.batch.ids.numel() * run
-            yield [index], logits
+            yield [index], score(logits)
 
     def block_tokens(self) -> int:
         return self._tokens

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.causal.cells import Table
 from workbench.models.blocks import Blocks, Pair
+from workbench.models.hooks import Point, attached
 from workbench.models.sites import Site
 from workbench.models.taps import recording
 
@@ -24,11 +25,14 @@ class Run:
         states: [rows, width, d] after each layer 0..L.
         pairs: keys and values of each block.
         caught: other sites' values.
+        projected: by block, what its modules of queries, keys and values give; empty where another's
+            hooks hang on one.
     """
 
     states: tuple[Tensor, ...]
     pairs: tuple[Pair | None, ...]
     caught: Table
+    projected: tuple[Mapping[nn.Module, Tensor], ...]
 
     @property
     def table(self) -> dict[Site, Tensor]:
@@ -47,6 +51,10 @@ class Run:
                 for pair in self.pairs
             ),
             {site: _repeated(values, samples) for site, values in self.caught.items()},
+            tuple(
+                {module: _repeated(values, samples) for module, values in those.items()}
+                for those in self.projected
+            ),
         )
 
     def before(self, layer: int, column: int) -> Pair | None:
@@ -74,23 +82,33 @@ def recorded(
     """
     states, pairs = [embedded], []
     caught: dict[Site, Tensor] = {}
+    projected: list[dict[nn.Module, Tensor]] = []
     for layer in range(1, blocks.anatomy.n_layers + 1):
         own: dict[Site, Tensor] = {}
+        given: dict[nn.Module, Tensor] = {}
         sites = [Site(name, layer) for name in names]
-        taps = [(site, recording(own, site)) for site in sites]
         before = None if behind is None else behind.before(layer, first)
-        after, pair = blocks.run(
-            layer, states[-1][:, first:], first=first, before=before, taps=taps
-        )
+        modules = blocks.projections(layer)
+        with attached([(Point(module, "output"), recording(given, module)) for module in modules]):
+            after, pair = blocks.run(
+                layer,
+                states[-1][:, first:],
+                first=first,
+                before=before,
+                taps=[(site, recording(own, site)) for site in sites],
+            )
         if behind is not None:
             after = _behind(behind.states[layer], after, first)
             own = {site: _behind(behind.caught[site], own[site], first) for site in sites}
+            shared = behind.projected[layer - 1]
+            given = {module: _behind(shared[module], given[module], first) for module in given}
         if before is not None and pair is not None:
             pair = torch.cat([before[0], pair[0]], 2), torch.cat([before[1], pair[1]], 2)
         states.append(after)
         pairs.append(pair)
         caught |= own
-    return Run(tuple(states), tuple(pairs), caught)
+        projected.append(given)
+    return Run(tuple(states), tuple(pairs), caught, tuple(projected))
 
 
 def _behind(whole: Tensor, later: Tensor, first: int) -> Tensor:

@@ -5,7 +5,8 @@
 2. A cell joins at the block that it is put in. There, what is put in behind attention changes its
    own columns alone, so that only those are run.
 3. Cells that are equal up to a block share their rows up to it (windows with one left edge).
-4. In the last block only the columns that are read pass through the output map and the MLP.
+4. In the first block after that, queries, keys and values of the columns behind it are the base run's.
+5. In the last block only the columns that are read pass through the output map and the MLP.
 
 A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
 whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,11 +26,11 @@ from torch import Tensor
 
 from probes.causal.cells import LOCAL, Cell, Put, Table, begin_of, until
 from probes.causal.runs import Run
-from workbench.models.blocks import Blocks, narrowed
+from workbench.models.blocks import Blocks, narrowed, reused
 from workbench.models.hooks import Tap
 from workbench.models.sites import Site
 
-__all__ = ["sweep"]
+__all__ = ["cost", "sweep"]
 
 
 def sweep(
@@ -52,12 +54,64 @@ def sweep(
     Yields:
         Indices of cells, and their states after the last block [cells, rows, tail, d].
     """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, cell in enumerate(cells):
-        groups[begin_of(cell)].append(index)
-    for begin, indices in sorted(groups.items()):
+    for begin, indices in _groups(cells).items():
         wave = _Wave(blocks, base, tables, begin if blocks.apart else 0, tail, limit)
         yield indices, wave.run([cells[i] for i in indices])
+
+
+def cost(cells: Sequence[Cell], *, n_layers: int, width: int) -> int:
+    """Block-tokens of a sweep for each row of its base run.
+
+    Args:
+        cells: as for `sweep`.
+    """
+    shape = _Shape(width)
+    total = 0
+    for begin, indices in _groups(cells).items():
+        for layer in range(n_layers + 1):
+            histories = _histories([cells[i] for i in indices], layer)
+            for (first, end), those in _by_columns(layer, histories, begin, shape).items():
+                total += (end - first) * len(those)
+    return total
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What `_by_columns` asks of blocks, without blocks."""
+
+    width: int
+    apart: bool = True
+
+
+def _groups(cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """Indices of cells, by the column at which they begin."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        found[begin_of(cell)].append(index)
+    return dict(sorted(found.items()))
+
+
+def _histories(cells: Sequence[Cell], layer: int) -> list[Cell]:
+    """What has been put in up to `layer`, each history once."""
+    return list(dict.fromkeys(filter(None, (until(cell, layer) for cell in cells))))
+
+
+def _by_columns(
+    layer: int, histories: Sequence[Cell], begin: int, shape: Blocks | _Shape
+) -> dict[tuple[int, int], list[Cell]]:
+    """The histories that block `layer` runs for, by the columns (first, end) that it has to run."""
+    whole = (begin, shape.width)
+    found: dict[tuple[int, int], list[Cell]] = defaultdict(list)
+    for history in histories:
+        inside = [put for put in _at(history, layer) if put.site.name != "resid_post"]
+        if until(history, layer - 1):
+            found[whole].append(history)
+        elif inside and shape.apart and all(put.site.name in LOCAL for put in inside):
+            ends = [column for put in inside for column in put.columns]
+            found[min(ends), max(ends) + 1].append(history)
+        elif inside:
+            found[whole].append(history)
+    return found
 
 
 class _Wave:
@@ -80,8 +134,7 @@ class _Wave:
         """Final states, [cells, rows, tail, d]."""
         states: dict[Cell, Tensor] = {}
         for layer in range(self.blocks.anatomy.n_layers + 1):
-            histories = dict.fromkeys(filter(None, (until(cell, layer) for cell in cells)))
-            states = self._stepped(layer, list(histories), states)
+            states = self._stepped(layer, _histories(cells, layer), states)
         return torch.stack([states[cell][:, -self.tail :] for cell in cells])
 
     def _stepped(
@@ -89,7 +142,7 @@ class _Wave:
     ) -> dict[Cell, Tensor]:
         """States [rows, columns, d] after `layer`, by what has been put in up to it."""
         after: dict[Cell, Tensor] = {}
-        for (first, end), those in self._by_columns(layer, histories).items():
+        for (first, end), those in _by_columns(layer, histories, self.begin, self.blocks).items():
             size = max(1, self.limit // (self.rows * (end - first)))
             for start in range(0, len(those), size):
                 after |= self._run(layer, first, end, those[start : start + size], states)
@@ -98,23 +151,6 @@ class _Wave:
             found = after.get(history, own)
             after[history] = self._with_stream(found, _at(history, layer, "resid_post"))
         return after
-
-    def _by_columns(
-        self, layer: int, histories: Sequence[Cell]
-    ) -> dict[tuple[int, int], list[Cell]]:
-        """The histories that block `layer` runs for, by the columns (first, end) that it has to run."""
-        whole = (self.begin, self.blocks.width)
-        found: dict[tuple[int, int], list[Cell]] = defaultdict(list)
-        for history in histories:
-            inside = [put for put in _at(history, layer) if put.site.name != "resid_post"]
-            if until(history, layer - 1):
-                found[whole].append(history)
-            elif inside and self.blocks.apart and all(put.site.name in LOCAL for put in inside):
-                ends = [column for put in inside for column in put.columns]
-                found[min(ends), max(ends) + 1].append(history)
-            elif inside:
-                found[whole].append(history)
-        return found
 
     def _run(
         self,
@@ -128,9 +164,14 @@ class _Wave:
         anatomy = self.blocks.anatomy
         whole = (first, end) == (self.begin, self.blocks.width)
         below = self.base.states[layer - 1][:, first:end]
+        # Those that have just joined come last: their later columns are still the base run's.
+        histories = sorted(histories, key=lambda history: self._joined(history, layer))
         parents = [states.get(until(history, layer - 1), below) for history in histories]
         last = whole and layer == anatomy.n_layers
-        with narrowed(anatomy, layer, self.tail) if last else nullcontext():
+        with (
+            self._known(layer, histories) if whole else nullcontext(),
+            narrowed(anatomy, layer, self.tail) if last else nullcontext(),
+        ):
             found, _ = self.blocks.run(
                 layer,
                 torch.cat(parents),
@@ -143,6 +184,20 @@ class _Wave:
             history: part if whole else self._whole(layer, first, part)
             for history, part in zip(histories, parts, strict=True)
         }
+
+    def _joined(self, history: Cell, layer: int) -> bool:
+        """Whether a history was first put in right below block `layer`."""
+        return bool(until(history, layer - 1)) and not until(history, layer - 2)
+
+    def _known(self, layer: int, histories: Sequence[Cell]) -> AbstractContextManager[None]:
+        """Where queries, keys and values of those that have just joined are known, they are reused."""
+        new = [until(h, layer - 1) for h in histories if self._joined(h, layer)]
+        base = self.base.projected[layer - 1]
+        if not new or not base:
+            return nullcontext()
+        end = 1 + max(column for history in new for put in history for column in put.columns)
+        known = {m: _tiled(values[:, self.begin :], len(new)) for m, values in base.items()}
+        return reused(known, end - self.begin)
 
     def _whole(self, layer: int, first: int, part: Tensor) -> Tensor:
         """States of every column of the wave, of which the block has run some."""
@@ -192,3 +247,8 @@ class _Wave:
 def _at(cell: Cell, layer: int, name: str | None = None) -> list[Put]:
     """What a cell puts in at `layer`, of one site where it is named."""
     return [put for put in cell if put.site.layer == layer and name in (None, put.site.name)]
+
+
+def _tiled(values: Tensor, times: int) -> Tensor:
+    """[times * rows, ...], the rows after each other."""
+    return values.repeat(times, *[1] * (values.dim() - 1))

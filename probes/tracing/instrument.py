@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from probes.causal.contrast import Contrast, alike
-from probes.causal.corruption import checked_noise, settled_corruption, subject_std, whole_subject
-from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, effects
+from probes.causal.corruption import (
+    checked_noise,
+    counterfactual,
+    first_difference,
+    settled_corruption,
+    subject_std,
+    whole_subject,
+)
+from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, effects, planned
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
 from probes.tracing.grid import SITES, WINDOWED, grid
 from probes.tracing.measured import DIMS, Scored, unit_of, variables
@@ -197,12 +204,39 @@ class CausalTrace(Driving):
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Sites, layers, and samples counted from 0."""
-        samples = self.samples if self.corruption == "noise" else 1
         return {
             "site": list(self.sites),
             "layer": self._layers(model),
-            "sample": list(range(samples)),
+            "sample": list(range(self._samples)),
         }
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """The tokens that will pass through a block, exactly."""
+        groups = alike(prompts, max(1, TOKENS // self._samples))
+        return sum(self._planned(model, [prompts[i] for i in indices]) for indices in groups)
+
+    def _planned(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        tail = max(1, len(prompts[0].answer))
+        assert self.window is not None
+        cells = grid(
+            self.sites, self._layers(model), self._columns(prompts), self.window, model.n_layers
+        )
+        same = (
+            first_difference(prompt, counterfactual(model, prompt, WHO))
+            if self.corruption == "replace"
+            else prompt.subject[0]
+            for prompt in prompts
+        )
+        return planned(
+            cells,
+            algorithm=self._algorithm(model),
+            n_layers=model.n_layers,
+            width=len(prompts[0]) + tail - 1,
+            same=min(same),
+            prompts=len(prompts),
+            samples=self._samples,
+            tail=tail,
+        )
 
     def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
         """Trace every prompt."""
@@ -212,8 +246,7 @@ class CausalTrace(Driving):
         self, model: Model, batch: Batch, pace: Callable[[float], None]
     ) -> tuple[Places, Measured]:
         """Trace prompts of one length together."""
-        samples = self.samples if self.corruption == "noise" else 1
-        groups = alike(batch.prompts, max(1, TOKENS // samples))
+        groups = alike(batch.prompts, max(1, TOKENS // self._samples))
         traced: dict[int, dict[str, Tensor]] = {}
         for number, indices in enumerate(groups):
             prompts = [batch.prompts[i] for i in indices]
@@ -247,7 +280,7 @@ class CausalTrace(Driving):
     ) -> list[dict[str, Tensor]]:
         """The variables of each prompt, with the axis place first."""
         where = [resolve_positions(self.positions, prompt) for prompt in prompts]
-        columns = sorted({column for those in where for column in those})
+        columns = self._columns(prompts)
         contrast, layers = self._contrast(model, prompts), self._layers(model)
         found = self._effects(model, contrast, columns, pace)
         shape = (len(self.sites), len(layers), len(columns), len(prompts), contrast.samples)
@@ -296,6 +329,14 @@ class CausalTrace(Driving):
             samples=self.samples,
             seed=self.seed,
         )
+
+    def _columns(self, prompts: Sequence[EncodedPrompt]) -> list[int]:
+        """Every position that is measured in one of the prompts."""
+        return sorted({i for prompt in prompts for i in resolve_positions(self.positions, prompt)})
+
+    @property
+    def _samples(self) -> int:
+        return self.samples if self.corruption == "noise" else 1
 
     @property
     def _metric(self) -> Metric:

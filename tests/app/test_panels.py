@@ -62,8 +62,8 @@ def found_of(*results: wb.Result, off: tuple[str, ...] = (), **refused: str) -> 
 def test_every_installed_instrument_has_a_tab() -> None:
     assert [tab.name for tab in tabs()] == [
         "layers",
-        "logit_lens",
-        *(name for name in kinds() if name != "logit_lens"),
+        *(own := ["logit_lens", "attention"]),
+        *(name for name in kinds() if name not in own),
     ]
     assert {"strength", "swing", "whole_set"} <= set(kinds())
 

@@ -92,6 +92,19 @@ def test_a_prompt_is_traced_the_same_in_any_batch(family: str, padding: Any) -> 
             np.testing.assert_allclose(of_it[name].values, alone[name].values, **CLOSE)
 
 
+def test_a_plan_says_what_a_trace_will_cost() -> None:
+    hooked = model("gpt2")
+    prompts = [asked(), wb.Prompt("hgfedcba", subject="gfe", target="yz"), asked(subject="b")]
+    trace = CausalTrace(noise_std=0.2, samples=2, metric="logprob")
+    plan = wb.plan(hooked, prompts, [trace])
+    data = trace(hooked, prompts).data
+    first = [int((data["prompt"].values == number).argmax()) for number in range(3)]
+    assert plan.block_tokens == sum(int(data["block_tokens"][i]) for i in first)
+    other = [asked(corrupted="abXYZfgh")]
+    plan = wb.plan(hooked, other, [CausalTrace()])
+    assert plan.block_tokens == int(CausalTrace()(hooked, other).data["block_tokens"][0])
+
+
 def test_positions_are_parts_of_the_whole() -> None:
     trace = CausalTrace(noise_std=0.2, samples=2, window=2, metric="logprob")
     whole = trace(model("gpt2"), asked()).data

@@ -14,7 +14,7 @@ import workbench as wb
 from probes.causal.cells import Cell, Put, cell_of, effective
 from probes.causal.contrast import Contrast
 from probes.causal.corruption import noise
-from probes.causal.effects import Effects, effects
+from probes.causal.effects import Effects, effects, planned
 from probes.tracing.grid import cells_of, grid, window_of
 from tests.probes.reference import PATHS, frozen, module_of, outputs, restored, run
 from tests.tiny import FAMILIES, hf_model, model
@@ -325,6 +325,16 @@ def test_windows_with_one_left_edge_share_their_rows() -> None:
     ]
     found = effects(hooked, contrast, cells, metric="probability")
     assert found.block_tokens == (8 + 6) * 3 + 1 + (6 + 6 + 1) + 3 * 6
+
+
+@pytest.mark.parametrize("algorithm", ["wave", "restart", "naive"])
+def test_what_is_planned_is_what_is_done(algorithm: str) -> None:
+    hooked = model("gpt2")
+    contrast = noised(hooked)
+    cells = every_kind(contrast.width, hooked.n_layers)
+    found = effects(hooked, contrast, cells, metric="logprob", algorithm=algorithm)
+    sizes = {"n_layers": 3, "width": 8, "same": contrast.same, "prompts": 2, "samples": SAMPLES}
+    assert planned(cells, algorithm=algorithm, **sizes) == found.block_tokens
 
 
 def test_nothing_is_left_on_the_model() -> None:

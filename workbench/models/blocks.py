@@ -7,12 +7,12 @@ columns; a block is then called as the model would call it, on any number of row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from workbench.errors import SettingError
@@ -23,7 +23,7 @@ from workbench.models.hooks import Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
 from workbench.models.sites import Site
 
-__all__ = ["Blocks", "Pair", "narrowed"]
+__all__ = ["Blocks", "Pair", "narrowed", "reused"]
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one block: [rows, key heads, columns, d_head] each."""
@@ -86,6 +86,17 @@ class Blocks:
             found = self.anatomy.block(layer)(states, *args, **kwargs)
         after = found[0] if isinstance(found, tuple) else found
         return after, None if cache is None else cache.own
+
+    def projections(self, layer: int) -> list[nn.Module]:
+        """The modules of block `layer` that make queries, keys and values; empty where another's hooks
+        hang on one, or the family's names are not this network's.
+        """
+        known = type(self.anatomy) is Anatomy and {"q", "k", "v"} <= set(self.anatomy.family.maps)
+        if not known:
+            return []
+        found = list(dict.fromkeys(self.anatomy.map_module(name, layer) for name in "qkv"))
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in found)
+        return [] if hooked else found
 
     def _call(self, layer: int, first: int, end: int, rows: int) -> Call:
         if (first, end, 1) not in self._calls:
@@ -167,6 +178,33 @@ def _part(batch: Batch, rows: int, end: int) -> Batch:
         values[:1, :end].expand(rows, -1) for values in (batch.ids, batch.mask, batch.position_ids)
     )
     return Batch(batch.prompts[:1] * rows, ids, mask, positions, batch.starts[:1].expand(rows))
+
+
+@contextmanager
+def reused(known: Mapping[nn.Module, Tensor], columns: int) -> Iterator[None]:
+    """Within it, modules give for their last rows what is known from column `columns` on.
+
+    Args:
+        known: by module, what it gives for the last rows, [rows, all columns, ...].
+        columns: how many of the first columns of these rows are computed all the same.
+    """
+    with ExitStack() as stack:
+        for module, outputs in known.items():
+            forward = _with_known(module.forward, outputs, columns)
+            stack.enter_context(replaced_forward(module, forward))
+        yield
+
+
+def _with_known(
+    own: Callable[[Tensor], Tensor], known: Tensor, columns: int
+) -> Callable[[Tensor], Tensor]:
+    def forward(states: Tensor) -> Tensor:
+        split = len(states) - len(known)
+        new = own(states[split:, :columns].contiguous())
+        last = torch.cat([new, known[:, columns:]], dim=1)
+        return torch.cat([own(states[:split].contiguous()), last]) if split else last
+
+    return forward
 
 
 @contextmanager
