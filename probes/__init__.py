@@ -5,6 +5,8 @@ from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
 from probes.interchange.instrument import Interchange
+from probes.patching.instrument import Patch
+from probes.patching.path import PathPatch
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
@@ -13,5 +15,7 @@ __all__ = [
     "CausalTrace",
     "EdgeAttribution",
     "Interchange",
+    "Patch",
+    "PathPatch",
     "SpanTrace",
 ]

@@ -42,6 +42,20 @@ def test_attribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(heads) >= 3
 
 
+def test_patching(capsys: pytest.CaptureFixture[str]) -> None:
+    """One head of the first block tells who gives; a later one takes it up as its value."""
+    runpy.run_path(str(EXAMPLES / "patching.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    total = re.search(r"total effect \+([\d.]+) logit", printed)
+    first = re.search(r"layer 1 head 3: -([\d.]+) when it is as in the other run", printed)
+    fed = re.search(r"v of layer 4 head 1: most from layer 1 head 3, -([\d.]+)", printed)
+    assert total is not None
+    assert first is not None
+    assert fed is not None
+    assert float(first[1]) > 0.9 * float(total[1])
+    assert float(fed[1]) > 2
+
+
 def test_lenses_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,8 @@ def test_public_names() -> None:
         "CausalTrace",
         "EdgeAttribution",
         "Interchange",
+        "Patch",
+        "PathPatch",
         "SpanTrace",
     ]
     relied_on = {

@@ -14,7 +14,13 @@ __all__ = ["LOCAL", "Cell", "Put", "Table", "begin_of", "cell_of", "effective", 
 LOCAL = ("z", "attn_out", "mlp_act", "mlp_out")
 """Sites behind a block's attention, whose value at a column acts on that column alone in its block."""
 
-ORDER = (*LOCAL, "resid_post")
+ORDER = (
+    *("q", "k", "v", "pattern"),
+    *("z", "attn_out", "resid_mid", "mlp_act", "mlp_out"),
+    "resid_post",
+)
+READ_BY_OTHERS = ("k", "v")
+"""Sites whose value at a column acts on later columns within its own block."""
 
 Table = Mapping[Site, Tensor]
 """Values to put in, [rows, width, ...] by site; one row serves all."""
@@ -25,10 +31,11 @@ class Put:
     """Values of a table put in at a site.
 
     Attributes:
-        site: one of `LOCAL`, layer 1..L, or resid_post, layer 0..L.
+        site: one of `LOCAL`, layer 1..L, or resid_post, layer 0..L; by restarts also resid_mid, and
+            q, k, v or pattern, which are inside attention.
         columns: where, ascending.
         table: the name of the table.
-        heads: of z, the heads that are put in, counted from 0; None for all.
+        heads: of sites that have them, those that are put in, counted from 0; None for all.
         of: the table's columns, in the order of `columns`; the same where None.
     """
 
@@ -71,15 +78,26 @@ def effective(
         same: by table, how many of its first columns are those of the run that cells are put into.
     """
     same = {"base": width} if same is None else {"base": width, **same}
-    kept = [_narrowed(put, width - tail if put.site.layer == n_layers else 0) for put in cell]
+    unread = width - tail
+    kept = [_narrowed(put, unread if _last_alone(put, n_layers) else 0) for put in cell]
     kept = [put for put in kept if put.columns]
     first = next((i for i, put in enumerate(kept) if _acts(put, same)), len(kept))
-    late = [_narrowed(put, 0 if put.table == "base" else same.get(put.table, 0)) for put in kept]
-    return tuple(put for put in late[first:] if put.columns)
+    late = [_narrowed(put, 0 if put.table == "base" else _same(put, same)) for put in kept[first:]]
+    return tuple(put for put in late if put.columns)
+
+
+def _same(put: Put, same: Mapping[str, int]) -> int:
+    """How many of the first columns a put leaves as they are; none where it takes other columns."""
+    return same.get(put.table, 0) if put.of is None else 0
+
+
+def _last_alone(put: Put, n_layers: int) -> bool:
+    """Whether only the columns that are read can make it count."""
+    return put.site.layer == n_layers and put.site.name not in READ_BY_OTHERS
 
 
 def _acts(put: Put, same: Mapping[str, int]) -> bool:
-    return put.columns[-1] >= same.get(put.table, 0)
+    return put.columns[-1] >= _same(put, same)
 
 
 def _narrowed(put: Put, first: int) -> Put:

@@ -25,8 +25,9 @@ class Contrast:
         goal: what each prompt is scored on.
         batch: the prompts, each with its target behind it where that has several tokens.
         clean: [prompts, 1, width, d].
-        corrupted: [prompts, samples, width, d].
+        corrupted: [prompts, samples, width, d]; of another width where there is `other`.
         same: how many of the first columns are the same in both, in every prompt.
+        other: the corrupted prompts, where they have another length.
     """
 
     goal: Goal
@@ -34,6 +35,7 @@ class Contrast:
     clean: Tensor
     corrupted: Tensor
     same: int
+    other: Batch | None = None
 
     @classmethod
     def by_noise(
@@ -61,15 +63,25 @@ class Contrast:
         Raises:
             PromptError: a prompt without one, or of another length.
         """
-        goal = Goal.of(prompts, model.device)
-        batch = model.batch(goal.prompts)
         others = [counterfactual(model, prompt, who) for prompt in prompts]
+        return cls.between(model, prompts, others)
+
+    @classmethod
+    def between(
+        cls, model: Model, prompts: Sequence[EncodedPrompt], others: Sequence[EncodedPrompt]
+    ) -> Contrast:
+        """Prompts of one length, and in their places others of one length, maybe another one."""
+        goal = Goal.of(prompts, model.device)
+        batch, other = model.batch(goal.prompts), model.batch(Goal.of(others).prompts)
+        equal = batch.ids.shape == other.ids.shape
+        firsts = [first_difference(*both) for both in zip(prompts, others, strict=True)]
         return cls(
             goal,
             batch,
             model.embedded(batch)[:, None],
-            model.embedded(model.batch(Goal.of(others).prompts))[:, None],
-            min(first_difference(*both) for both in zip(prompts, others, strict=True)),
+            model.embedded(other)[:, None],
+            min(firsts),
+            None if equal else other,
         )
 
     @classmethod
@@ -90,8 +102,13 @@ class Contrast:
 
     @property
     def width(self) -> int:
-        """How many columns are run."""
+        """How many columns the clean run has."""
         return int(self.batch.ids.shape[1])
+
+    @property
+    def batches(self) -> tuple[Batch, Batch]:
+        """What the clean and the corrupted runs are run as."""
+        return self.batch, self.batch if self.other is None else self.other
 
 
 def alike(prompts: Sequence[EncodedPrompt], most: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ from workbench.prompts import Prompt
 __all__ = [
     "checked_noise",
     "counterfactual",
+    "counterpart",
     "first_difference",
     "noise",
     "settled_corruption",
@@ -113,18 +114,34 @@ def counterfactual(model: Model, prompt: EncodedPrompt, who: str) -> EncodedProm
     Raises:
         PromptError: it has none, or one of another number of tokens, or the same tokens.
     """
+    found = counterpart(model, prompt, who)
+    if len(found) != len(prompt):
+        raise PromptError(
+            f"{who}: corrupted {found.text[:40]!r} has {len(found)} tokens and its prompt {len(prompt)}: "
+            "expected as many, so that positions mean the same"
+        )
+    return found
+
+
+def counterpart(
+    model: Model,
+    prompt: EncodedPrompt,
+    who: str,
+    subject: str | tuple[int, int] | None = None,
+) -> EncodedPrompt:
+    """The prompt's corrupted text, of any length, with the prompt's own target and foil.
+
+    Args:
+        subject: of the corrupted text.
+
+    Raises:
+        PromptError: it has none, or the same tokens.
+    """
     text = prompt.prompt.corrupted
     if text is None:
         raise PromptError(f"{who}: prompt {prompt.text[:40]!r} has no corrupted text: give one")
-    found = model.encode(
-        replace(prompt.prompt, text=text, messages=(), subject=None, corrupted=None),
-        long_targets=True,
-    )
-    if len(found) != len(prompt):
-        raise PromptError(
-            f"{who}: corrupted {text[:40]!r} has {len(found)} tokens and its prompt {len(prompt)}: expected "
-            "as many, so that positions mean the same"
-        )
+    changed = replace(prompt.prompt, text=text, messages=(), subject=subject, corrupted=None)
+    found = model.encode(changed, long_targets=True)
     if found.ids == prompt.ids:
         raise PromptError(
             f"{who}: corrupted {text[:40]!r} has the prompt's own tokens: expected others"
@@ -133,8 +150,9 @@ def counterfactual(model: Model, prompt: EncodedPrompt, who: str) -> EncodedProm
 
 
 def first_difference(left: EncodedPrompt, right: EncodedPrompt) -> int:
-    """The first position at which two encoded prompts differ."""
-    return next(i for i, (a, b) in enumerate(zip(left.ids, right.ids, strict=True)) if a != b)
+    """The first position at which two encoded prompts differ; the shorter one's end at the latest."""
+    pairs = enumerate(zip(left.ids, right.ids, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def checked_noise(scale: float, samples: int, seed: int, who: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -18,11 +18,21 @@ from probes.causal.restarts import below, restarts, whole_table
 from probes.causal.runs import Run, recorded
 from probes.causal.sweep import cost, sweep
 from workbench.errors import UnsupportedError
+from workbench.models.batch import Batch
 from workbench.models.blocks import Blocks
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 
-__all__ = ["ALGORITHMS", "Algorithm", "Direction", "Effects", "algorithm_of", "effects", "planned"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Direction",
+    "Effects",
+    "Scorer",
+    "algorithm_of",
+    "effects",
+    "planned",
+]
 
 Direction = Literal["denoising", "noising"]
 Algorithm = Literal["wave", "restart", "naive"]
@@ -119,11 +129,11 @@ def effects(
     """
     names = sorted({put.site.name for cell in cells for put in cell} - {"resid_post"})
     chosen = algorithm_of(model, names) if algorithm is None else algorithm
-    goal = contrast.goal
+    goal, denoising = contrast.goal, direction == "denoising"
     shorter = _shortened(
         cells,
         n_layers=model.n_layers,
-        width=contrast.width,
+        width=contrast.batches[denoising].ids.shape[1],
         tail=goal.tokens,
         same=contrast.same,
     )
@@ -131,11 +141,11 @@ def effects(
     distinct = list(dict.fromkeys(filter(None, shorter)))
     open_runs = _waves if chosen == "wave" else _restarts
     with torch.no_grad(), open_runs(model, contrast, names, direction, chosen) as runs:
-        score = _Scorer(metric, goal.repeated(contrast.samples), runs.clean)
+        score = Scorer(metric, goal.repeated(contrast.samples), runs.clean)
         clean = scores(metric, runs.clean, goal, runs.clean)
         corrupted = score(runs.corrupted)[0].view(len(clean), -1)
-        base = corrupted if direction == "denoising" else clean[:, None].expand_as(corrupted)
-        found: dict[Cell, Tensor] = {(): base}
+        unchanged = corrupted if denoising else clean[:, None].expand_as(corrupted)
+        found: dict[Cell, Tensor] = {(): unchanged}
         for indices, values in runs.patched(distinct, score):
             shaped = values.view(len(indices), *corrupted.shape)
             found |= {distinct[i]: value for i, value in zip(indices, shaped, strict=True)}
@@ -146,8 +156,12 @@ def effects(
 
 
 @dataclass(frozen=True)
-class _Scorer:
-    """Scores of rows that repeat those of `goal`, against the clean run's logits."""
+class Scorer:
+    """Scores of rows that repeat those of `goal`, against the clean run's logits.
+
+    Attributes:
+        clean: [prompts, tokens, vocabulary] logits, for KL.
+    """
 
     metric: Metric
     goal: Goal
@@ -176,7 +190,7 @@ class _Runs(Protocol):
     corrupted: Tensor
 
     def patched(
-        self, cells: Sequence[Cell], score: _Scorer
+        self, cells: Sequence[Cell], score: Scorer
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Indices of some cells, and the scores [n, rows] of the runs with each put in."""
 
@@ -188,13 +202,20 @@ class _Runs(Protocol):
 def _waves(
     model: Model, contrast: Contrast, names: Sequence[str], direction: Direction, _: Algorithm
 ) -> Iterator[_Runs]:
-    with model.blocks(contrast.batch) as blocks:
-        clean, corrupted = (states.flatten(0, 1) for states in (contrast.clean, contrast.corrupted))
-        own = recorded(blocks, clean, names)
-        first = min(contrast.same, contrast.width - 1) if blocks.apart else 0
-        shared = own.repeated(contrast.samples)
-        other = recorded(blocks, corrupted, names, behind=shared, first=first)
-        yield _Waves(model, blocks, contrast, own, other, direction == "denoising")
+    with ExitStack() as stack:
+        own = stack.enter_context(model.blocks(contrast.batch))
+        other = contrast.other
+        blocks = (own, own if other is None else stack.enter_context(model.blocks(other)))
+        clean = recorded(own, contrast.clean.flatten(0, 1), names)
+        shortest = min(batch.ids.shape[1] for batch in contrast.batches)
+        corrupted = recorded(
+            blocks[1],
+            contrast.corrupted.flatten(0, 1),
+            names,
+            behind=clean.repeated(contrast.samples),
+            first=min(contrast.same, shortest - 1) if own.apart else 0,
+        )
+        yield _Waves(model, blocks, contrast, clean, corrupted, direction == "denoising")
 
 
 class _Waves:
@@ -203,13 +224,14 @@ class _Waves:
     def __init__(
         self,
         model: Model,
-        blocks: Blocks,
+        blocks: Sequence[Blocks],
         contrast: Contrast,
         clean: Run,
         corrupted: Run,
         denoising: bool,
     ) -> None:
-        self.model, self.blocks, self.tail = model, blocks, contrast.goal.tokens
+        self.model, self.tail = model, contrast.goal.tokens
+        self.every, self.blocks = blocks, blocks[denoising]
         self.clean, self.corrupted = self._logits(clean), self._logits(corrupted)
         clean = clean.repeated(contrast.samples)
         self.base, source = (corrupted, clean) if denoising else (clean, corrupted)
@@ -223,7 +245,7 @@ class _Waves:
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
     def patched(
-        self, cells: Sequence[Cell], score: _Scorer
+        self, cells: Sequence[Cell], score: Scorer
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         limit = CUDA_TOKENS if self.model.device.type == "cuda" else CPU_TOKENS
         differs = score.metric == "logit_difference"
@@ -240,7 +262,7 @@ class _Waves:
                 yield indices[start : start + most], score(self._read_out(part))
 
     def block_tokens(self) -> int:
-        return self.blocks.block_tokens
+        return sum({id(one): one.block_tokens for one in self.every}.values())
 
 
 @contextmanager
@@ -266,25 +288,26 @@ class _Restarts:
         whole: bool,
     ) -> None:
         self.model, self.whole, self.tail = model, whole, contrast.goal.tokens
-        self.batch = model.batch(contrast.goal.repeated(contrast.samples).prompts)
+        batches = [_repeated(model, batch, contrast.samples) for batch in contrast.batches]
+        self.batch = batches[denoising]
         clean = contrast.clean.repeat_interleave(contrast.samples // contrast.clean.shape[1], 1)
         names = [*names, "resid_post"]
         tables = [
-            whole_table(model, self.batch, states.flatten(0, 1), names)
-            for states in (clean, contrast.corrupted)
+            whole_table(model, batch, states.flatten(0, 1), names)
+            for batch, states in zip(batches, (clean, contrast.corrupted), strict=True)
         ]
         self.clean, self.corrupted = (self._logits(table) for table in tables)
         self.clean = self.clean[:: contrast.samples]
         base, source = reversed(tables) if denoising else tables
         self.tables = {"source": source, "base": base}
-        self._tokens = 2 * self.batch.ids.numel() * model.n_layers
+        self._tokens = sum(batch.ids.numel() for batch in batches) * model.n_layers
 
     def _logits(self, table: Table) -> Tensor:
         states = table[Site("resid_post", self.model.n_layers)][:, -self.tail :]
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
     def patched(
-        self, cells: Sequence[Cell], score: _Scorer
+        self, cells: Sequence[Cell], score: Scorer
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         layers = range(self.model.n_layers + 1)
         states = [self.tables["base"][Site("resid_post", layer)] for layer in layers]
@@ -304,3 +327,8 @@ class _Restarts:
 
     def block_tokens(self) -> int:
         return self._tokens
+
+
+def _repeated(model: Model, batch: Batch, samples: int) -> Batch:
+    """Each row `samples` times, after each other."""
+    return model.batch([prompt for prompt in batch.prompts for _ in range(samples)])

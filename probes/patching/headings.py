@@ -1,0 +1,101 @@
+"""What patching figures say above themselves: which runs, which score, which paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.patching.reading import is_together, mean_of, settings_of
+from workbench.figures import visible
+from workbench.figures.reading import words
+
+__all__ = ["VALUES", "lines", "scored", "which"]
+
+VALUES = {"effect": "effect", "normalised": "normalised effect", "score": "score"}
+RUNS = {
+    "denoising": ("Denoising: clean values put into the corrupted run (sufficient?)", "corrupted"),
+    "noising": ("Noising: corrupted values put into the clean run (necessary?)", "clean"),
+}
+METRICS = {
+    "probability": "p({target})",
+    "logprob": "log p({target})",
+    "logit_difference": "logit({target}) − logit(foil)",
+    "kl": "KL(clean || run)",
+}
+REPAIR = "Later components repair or undo: effects of cells do not add up."
+
+
+def lines(data: xr.Dataset, shown: xr.Dataset) -> list[str]:
+    """The lines above a figure of some of a result's places."""
+    settings, unit = settings_of(data), str(data["clean"].attrs["unit"])
+    what, base = RUNS[str(settings["direction"])]
+    first = ~shown["prompt"].to_series().duplicated().to_numpy()
+    own = shown.isel(place=np.flatnonzero(first))
+    runs = {name: float(own[name].mean()) for name in ("clean", "corrupted", "total")}
+    numbers = f"clean {runs['clean']:.3g}, corrupted {runs['corrupted']:.3g}, total effect "
+    return [
+        f"{what}; {which(data, shown)}.",
+        f"{scored(settings, _target(own))}: {numbers}{runs['total']:+.3g} {unit}.",
+        f"Effect: score of the patched run − score of the {base} run.",
+        *_mean_line(own),
+        *_wrong(own),
+        _paths(settings) if "mlps" in settings else REPAIR,
+    ]
+
+
+def which(data: xr.Dataset, shown: xr.Dataset) -> str:
+    """Which tokens are put in."""
+    if not is_together(data):
+        return "one token at a time"
+    counts = sorted({int(n) for n in np.ravel(shown["tokens"].values)})
+    ends = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"all {ends} tokens together" if counts[-1] > 1 else "one token"
+
+
+def scored(settings: dict[str, Any], target: str = "target") -> str:
+    """What the score is."""
+    name = str(settings["metric"])
+    return METRICS.get(name, name).format(target=target)
+
+
+def _target(own: xr.Dataset) -> str:
+    if own.sizes["place"] > 1 or int(own["target_id"][0]) < 0:
+        return "target"
+    return visible(str(words(own, own["target_id"])[0]))
+
+
+def _mean_line(own: xr.Dataset) -> list[str]:
+    """How many prompts a mean is of, with the interval of their total effect."""
+    if own.sizes["place"] == 1:
+        return []
+    total = mean_of(own["total"].values, own["group"].values)
+    groups, ends = int(total.n), ""
+    if groups > 1:
+        ends = f" Total effect {total.value - total.half:+.3g} to {total.value + total.half:+.3g}."
+    return [
+        f"Means over {own.sizes['place']} prompts in {groups} groups; intervals: Student's 95% over "
+        f"groups.{ends}"
+    ]
+
+
+def _wrong(own: xr.Dataset) -> list[str]:
+    wrong = int((own["correct"].values == 0).sum())
+    if not wrong:
+        return []
+    if own.sizes["place"] == 1:
+        top = visible(str(words(own, own["top_id"])[0]))
+        return [f"The clean run's own top token is {top}, not the target."]
+    return [f"In {wrong} of them the clean run's top token is not the target."]
+
+
+def _paths(settings: dict[str, Any]) -> str:
+    """Which paths are open."""
+    given = settings["receivers"]
+    receivers = given if isinstance(given, str) else ", ".join(given)
+    between = {
+        "frozen": "attention and MLPs between are frozen",
+        "recomputed": "attention between is frozen, MLPs between are recomputed",
+    }
+    return f"Paths to {receivers} alone: {between[settings['mlps']]}."
