@@ -9,7 +9,15 @@ from collections.abc import Collection, Mapping
 from workbench.instrument import Instrument, Reading, find, names
 from workbench.settings import configure, required, settings_of
 
-__all__ = ["ALWAYS", "configured", "defaults", "kinds", "shares_the_pass", "together"]
+__all__ = [
+    "ALWAYS",
+    "configured",
+    "defaults",
+    "kinds",
+    "of_one_prompt",
+    "shares_the_pass",
+    "together",
+]
 
 ALWAYS = "logit_lens"
 PRESETS = {
@@ -28,6 +36,11 @@ def kinds() -> Mapping[str, type[Instrument]]:
 def _kinds(path: tuple[str, ...]) -> Mapping[str, type[Instrument]]:
     """Kept for each search path: to look through all packages takes longer than a figure."""
     return {name: find(name) for name in sorted(names(), key=lambda name: name != ALWAYS)}
+
+
+def of_one_prompt() -> Mapping[str, type[Instrument]]:
+    """Those that say something of a single prompt, which the Inspector shows."""
+    return {name: kind for name, kind in kinds().items() if not kind.needs_set}
 
 
 def defaults(name: str) -> dict[str, str]:

@@ -92,6 +92,7 @@ class Instrument(ABC):
         needs_weights: whether it reads the model's weights, which a store of activations lacks.
         files: settings that name a file; a page takes for them the names that it offers, no path.
         costly: whether the app measures it from its own tab alone, and not with every prompt.
+        needs_set: whether it says nothing of one prompt; the app then offers it for prompt sets alone.
         most_prompts: the most in a batch, where it works prompt by prompt all the same, so that a long
             run tells how far it is and can be cancelled; None where batches save time.
         ranges: the least and the largest that a variable can be, by its name, where it has such
@@ -105,6 +106,7 @@ class Instrument(ABC):
     needs_weights: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
+    needs_set: ClassVar[bool] = False
     most_prompts: ClassVar[int | None] = None
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.instruments import kinds
+from app.instruments import of_one_prompt
 from app.panels import attention, causal_trace, generic, layers, logit_lens
 from app.panels.tab import Linked, Tab
 
@@ -18,6 +18,7 @@ OWN: Mapping[str, Tab] = {
 
 def tabs() -> list[Tab]:
     """Layers, the instruments with views of their own, and every other one that is installed."""
-    own = [tab for name, tab in OWN.items() if name in kinds()]
-    others = [generic.tab(name) for name in kinds() if name not in OWN]
+    offered = of_one_prompt()
+    own = [tab for name, tab in OWN.items() if name in offered]
+    others = [generic.tab(name) for name in offered if name not in OWN]
     return [layers.TAB, *own, *others]

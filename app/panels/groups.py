@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.bench import Bench
-from app.instruments import kinds, shares_the_pass
+from app.instruments import kinds, of_one_prompt, shares_the_pass
 from app.state import Run, Selection
 from workbench import WorkbenchError
 from workbench.figures import Panel
@@ -35,7 +35,7 @@ class Group:
 
 def groups(bench: Bench, run: Run, at: Selection, off: Collection[str]) -> list[Group]:
     """One group for each installed instrument; those switched off as a whole draw nothing."""
-    return [_group(name, bench, run, at, off) for name in kinds()]
+    return [_group(name, bench, run, at, off) for name in of_one_prompt()]
 
 
 def visible_panels(found: Sequence[Group], off: Collection[str]) -> Mapping[str, list[Panel]]:

@@ -15,7 +15,16 @@ from workbench.errors import TargetError
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
-__all__ = ["METRICS", "UNITS", "Goal", "Metric", "require_goal", "scores", "settled_metric"]
+__all__ = [
+    "LEAST",
+    "METRICS",
+    "UNITS",
+    "Goal",
+    "Metric",
+    "require_goal",
+    "scores",
+    "settled_metric",
+]
 
 Metric = Literal["probability", "logprob", "logit_difference", "kl"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -25,6 +34,14 @@ UNITS: dict[str, str] = {
     "logit_difference": "logit",
     "kl": "nat",
 }
+
+LEAST: dict[str, float] = {
+    "probability": 1e-3,
+    "logprob": 1e-2,
+    "logit_difference": 1e-2,
+    "kl": 1e-3,
+}
+"""Total effects below these are about 0: no share of them is given."""
 
 
 @dataclass(frozen=True)

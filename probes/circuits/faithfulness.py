@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from probes.causal.metrics import LEAST
 from probes.circuits.nodes import Nodes
 from probes.circuits.pair import Pair
 from probes.circuits.run import circuits
-from probes.tracing.measured import LEAST
 
 __all__ = ["faithfulness", "random_orders", "sizes_up_to"]
 

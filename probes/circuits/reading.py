@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.tracing.measured import LEAST
+from probes.causal.metrics import LEAST
 from workbench.figures.reading import chosen
 
 __all__ = ["SITES", "finite", "heading", "normalised", "of_prompt", "settings_of"]

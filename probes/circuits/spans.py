@@ -17,8 +17,7 @@ from torch import Tensor
 from probes.causal.cells import Cell, Put
 from probes.causal.contrast import Contrast
 from probes.causal.effects import Direction, algorithm_of, effects
-from probes.causal.metrics import Metric
-from probes.tracing.measured import LEAST
+from probes.causal.metrics import LEAST, Metric
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 

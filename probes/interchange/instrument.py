@@ -128,6 +128,7 @@ class Interchange(SetLevel):
     title: ClassVar[str] = "Interchange"
     needs_weights: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    needs_set: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ("direction",)
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"accuracy": SHARE, "top": SHARE, "train_accuracy": SHARE}

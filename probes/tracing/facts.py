@@ -7,7 +7,7 @@ import math
 import xarray as xr
 
 from probes.causal.roles import ROLES
-from probes.tracing.headings import corrupted_by, scored
+from probes.tracing.headings import corrupted_by, named, scored
 from probes.tracing.reading import SITES, half_width, of_place, settings_of
 from workbench.figures import visible
 from workbench.figures.reading import chosen, words
@@ -28,10 +28,10 @@ def facts(
     place = of_place(data, prompt, position)
     cell = place.sel(layer=chosen("layer", layer, place["layer"].values))
     settings, unit = settings_of(data), str(data["effect"].attrs["unit"])
-    target = visible(str(words(place, place["target_id"]))) if place["target_id"] >= 0 else "target"
+    target, foil = (named(place, place, role) for role in ("target", "foil"))
     runs = f"clean {float(place['clean']):.3g}, corrupted {float(place['corrupted'].mean()):.3g}"
     found = [
-        (f"{settings['direction']}, {scored(settings, target)}", f"{runs} {unit}"),
+        (f"{settings['direction']}, {scored(settings, target, foil)}", f"{runs} {unit}"),
         ("corrupted by", corrupted_by(settings)),
         ("total effect", f"{float(place['total']):+.3g} {unit}"),
         *(fact for site in data["site"].values.tolist() for fact in _effect(cell, site, unit)),

@@ -24,7 +24,7 @@ RUNS = {
 METRICS = {
     "probability": "p({target})",
     "logprob": "log p({target})",
-    "logit_difference": "logit({target}) − logit(foil)",
+    "logit_difference": "logit({target}) − logit({foil})",
     "kl": "KL(clean || run)",
 }
 REPAIR = "Components behind the cell repair or undo: effects of cells do not add up."
@@ -36,8 +36,8 @@ def prompt_lines(one: xr.Dataset) -> list[str]:
     clean, corrupted, total = (
         float(value) for value in (first["clean"], first["corrupted"].mean(), first["total"])
     )
-    target = visible(str(words(one, first["target_id"]))) if first["target_id"] >= 0 else "target"
-    score = scored(settings, target)
+    target, foil = (named(one, first, role) for role in ("target", "foil"))
+    score = scored(settings, target, foil)
     numbers = f"{score}: clean {clean:.3g}, corrupted {corrupted:.3g}, total effect {total:+.3g}"
     unit = str(one["effect"].attrs["unit"])
     return [
@@ -78,10 +78,16 @@ def averaged_lines(
     ]
 
 
-def scored(settings: dict[str, Any], target: str = "target") -> str:
+def scored(settings: dict[str, Any], target: str = "target", foil: str = "foil") -> str:
     """What the score is."""
     name = str(settings.get("metric"))
-    return METRICS.get(name, name).format(target=target)
+    return METRICS.get(name, name).format(target=target, foil=foil)
+
+
+def named(data: xr.Dataset, place: xr.Dataset, role: str) -> str:
+    """The target or the foil of a place, as text; the role's own name where it is not one token."""
+    token = place[f"{role}_id"]
+    return visible(str(words(data, token))) if token >= 0 else role
 
 
 def corrupted_by(settings: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ class CausalTrace(Viewed):
     Result axes: place, site, layer, sample (1 for replacement). Variables: score (place, site, layer,
     sample) of the patched run; effect, stderr (over samples; NaN of one) and normalised (place, site,
     layer; NaN where the total effect is about 0); and of each prompt, at all its places: clean,
-    corrupted (place, sample), total, target_id (-1 for none or several tokens), top_id (the clean
+    corrupted (place, sample), total, target_id and foil_id (-1 for none or several tokens), top_id (the clean
     run's most probable token), correct (1 where that is the target's first; -1 unknown), role (index
     into `probes.causal.roles.ROLES`; -1 without a subject), group (the same number in prompts of one
     group or subject), block_tokens (tokens that passed through a block; this prompt's share of those

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from probes.causal.effects import Direction, Effects
-from probes.causal.metrics import UNITS
+from probes.causal.metrics import LEAST, UNITS
 from probes.causal.roles import role_of
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["DIMS", "LEAST", "Scored", "unit_of", "variables"]
-
-LEAST = {"probability": 1e-3, "logprob": 1e-2, "logit_difference": 1e-2, "kl": 1e-3}
-"""Total effects below these are about 0: no share of them is given."""
+__all__ = ["DIMS", "Scored", "unit_of", "variables"]
 
 CELL = ("place", "site", "layer")
 SCORES = ("score", "effect", "stderr", "clean", "corrupted", "total")
@@ -25,6 +22,7 @@ OWN_UNITS = {
     "normalised": "share",
     "role": "role",
     "target_id": "token id",
+    "foil_id": "token id",
     "top_id": "token id",
     "correct": "truth",
     "group": "number",
@@ -103,6 +101,7 @@ def variables(
     first = prompt.answer[0] if prompt.answer else prompt.target
     whole = {
         "target_id": -1 if prompt.target is None else prompt.target,
+        "foil_id": -1 if prompt.foil is None else prompt.foil,
         "top_id": scored.top,
         "correct": -1 if first is None else int(scored.top == first),
         "group": _group(prompt),

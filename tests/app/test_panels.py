@@ -61,7 +61,7 @@ def found_of(*results: wb.Result, off: tuple[str, ...] = (), **refused: str) -> 
 
 def test_every_installed_instrument_has_a_tab() -> None:
     own = ["logit_lens", "attention", "causal_trace"]
-    others = [name for name in kinds() if name not in own]
+    others = [name for name, kind in kinds().items() if name not in own and not kind.needs_set]
     assert [tab.name for tab in tabs()] == ["layers", *own, *others]
     assert {"strength", "swing", "whole_set"} <= set(kinds())
 

@@ -86,6 +86,7 @@ def traced(
         "total": ("place", total[prompt], unit),
         "top_id": ("place", np.where(correct == 0, 8, 7)[prompt], "token id"),
         "target_id": ("place", np.full(len(role), 7), "token id"),
+        "foil_id": ("place", np.full(len(role), 8), "token id"),
         "correct": ("place", correct[prompt], "truth"),
         "group": ("place", np.array([one.group for one in prompts])[prompt], "number"),
         "role": ("place", role, "role"),

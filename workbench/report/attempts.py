@@ -66,7 +66,7 @@ class Attempt:
 
     def of(self, instrument: Instrument) -> list[Gathered]:
         """What `instrument` has measured."""
-        return [one for one in self.gathered if one.instrument is instrument]
+        return [one for one in self.gathered if one.instrument.name == instrument.name]
 
 
 def _failure(prompts: PromptSet, instrument: Instrument, error: Exception) -> Failure:
