@@ -10,7 +10,7 @@ import torch
 
 from probes.causal.cells import LOCAL, Cell
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction, Effects, effects
+from probes.causal.effects import Direction, Effects, algorithm_of, effects, planned
 from probes.causal.metrics import Metric
 from probes.causal.pace import within
 from probes.patching.alignment import Align, Pair
@@ -130,6 +130,14 @@ class Patch(Patching):
         scores = grid.scores(cells, found.patched[..., 0], len(slots))
         return Found(found, scores, [len(slot.columns) for slot in slots])
 
+    def _planned(self, model: Model, pairs: Sequence[Pair], where: Sequence[int]) -> int:
+        cells = self._grid(model, pairs).cells(self._slots(pairs[0], where), put_in)
+        sizes = self._sizes(model, pairs)
+        parts = ([cells[i] for i in indices] for indices in by_algorithm(cells))
+        return sum(
+            planned(part, algorithm=algorithm_of(model, names_of(part)), **sizes) for part in parts
+        )
+
     def _slots(self, pair: Pair, where: Sequence[int]) -> list[Slot]:
         """What is put in together: tokens that have a counterpart."""
         if self.scope == "each":
@@ -152,11 +160,7 @@ def patched(
     pace: Callable[[float], None],
 ) -> Effects:
     """As `effects`; cells inside attention, which need whole passes, are measured by themselves."""
-    inside = [any(put.site.name not in (*LOCAL, "resid_post") for put in cell) for cell in cells]
-    parts = [
-        [i for i, is_inside in enumerate(inside) if is_inside is kind] for kind in (False, True)
-    ]
-    parts = [indices for indices in parts if indices]
+    parts = by_algorithm(cells)
     done, every = 0.0, []
     for indices in parts:
         share = len(indices) / len(cells)
@@ -182,3 +186,15 @@ def patched(
         sum(one.block_tokens for one in every),
         first.algorithm,
     )
+
+
+def by_algorithm(cells: Sequence[Cell]) -> list[list[int]]:
+    """Indices of the cells behind attention, and of those inside it, where there are any."""
+    inside = [not names_of([cell]) <= {*LOCAL, "resid_post"} for cell in cells]
+    parts = [[i for i, is_in in enumerate(inside) if is_in is kind] for kind in (False, True)]
+    return [indices for indices in parts if indices]
+
+
+def names_of(cells: Sequence[Cell]) -> set[str]:
+    """The sites that are put in."""
+    return {put.site.name for cell in cells for put in cell}
