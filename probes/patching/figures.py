@@ -20,14 +20,15 @@ from workbench.figures.theme import MONOSPACE
 
 __all__ = ["figure", "scale_of"]
 
-COLUMN = 16, 34  # pixels of a column, least and most
-WIDTH = 900  # pixels of all heat maps, where they fit
+COLUMN = 13, 34  # pixels of a column, least and most
+WIDTH = 640  # pixels of all heat maps, where they fit
 ROW = 12, 30  # pixels of a layer
 HEIGHT = 480  # pixels of all layers, where they fit
-GAP = 34  # pixels between heat maps
-BAR = 104  # pixels for a colour bar
+GAP = 24  # pixels between heat maps
+BAR = 88  # pixels for a colour bar
 LINE = 18  # pixels of a line of the heading
 LEAST = 700  # pixels that the heading needs
+LETTER = 13  # pixels of a slanted line of text
 LETTERS = 14
 UPRIGHT = 3  # letters from which on names are slanted
 MOST_TICKS = 40
@@ -135,7 +136,7 @@ def _placed(found: Sequence[Map], title: str, unit: str) -> list[_Placed]:
 
 def _axis(part: _Placed, total: int, look: Theme) -> dict[str, Any]:
     names = part.map.columns
-    step = max(1, -(-len(names) // MOST_TICKS), -(-14 // part.column))
+    step = max(1, -(-len(names) // MOST_TICKS), -(-LETTER // part.column))
     shown = list(range(0, len(names), step))
     upright = all(len(name) < UPRIGHT for name in names)
     return look.axis(
