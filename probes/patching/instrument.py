@@ -54,14 +54,13 @@ class Patch(Patching):
         scope: "each": every token by itself; "together": all tokens of `positions` at once (with "all"
             also those of a target of several tokens but its last).
         align: "position": texts of as many tokens, token by token; "role": texts of any length, by
-            their subjects (see below).
+            their subjects; tokens without a counterpart have no cell.
         direction: "denoising" or "noising".
         metric: "probability", "logprob", "logit_difference", "kl", or "auto": logit_difference where
             every prompt has a foil, else logprob.
 
     Aligned by role, subjects go first token to first and last to last, what is before them from the
-    start and what is behind from the end (see `probes.patching.alignment.matched`); tokens without a
-    counterpart have no cell (NaN). The corrupted text's subject is what stands in the place of the
+    start and what is behind from the end (see `probes.patching.alignment.matched`). The corrupted text's subject is what stands in the place of the
     prompt's own, or the prompt's field "corrupted_subject".
 
     Result axes: place (one a token; together, one a prompt, at the last of its tokens), site, layer,
