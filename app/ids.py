@@ -8,6 +8,7 @@ SELECTION = "selection"  # data: the one selection; see app.state.Selection
 PANELS = "panels-off"  # data: "instrument.panel", or a whole "instrument", each switched off
 SETTINGS = "settings"  # data: {instrument: {setting: text}}, where they are not the default
 ASK = "ask"  # data: {"instrument": name}: measure this one too, on the present prompt
+AIM = "aim"  # data: {text, subject, corrupted}, as chosen for the prompt of this text
 JOB = "job"  # data: the page's latest job; see app.state.Pending
 LOOKS = "looks"  # data: names in the address of the tabs' own controls
 TAB = "tab"  # value: name of the tab in front

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from app.instruments import kinds, shares_the_pass
 from app.state import Asked, Run, Settings
-from workbench import PromptSet
+from workbench import Prompt, PromptSet
 from workbench.figures import shorten
 from workbench.settings import settings_of
 
@@ -20,7 +20,7 @@ LONGEST_IN_LINK = 200  # characters
 LONGEST_SAID = 30  # characters of a foreign name that a notice repeats
 DIGITS = 9  # of a number in a link; a longer one is none of this page's
 NUMBERS = ("layer", "position", "job")
-OF_PROMPT = ("target", "foil")
+OF_PROMPT = ("target", "foil", "subject", "corrupted")
 NAMES = ("model", "prompt", "prompt_id", *OF_PROMPT, "at", "weights", "with", "site", "tab", "off")
 
 
@@ -97,7 +97,7 @@ def query(run: Run) -> str:
     """
     asked = run.asked
     inline = len(asked.text) <= LONGEST_IN_LINK and not asked.prompts
-    followed = {"target": asked.target, "foil": asked.foil}
+    followed = {name: getattr(asked, name) for name in OF_PROMPT}
     text = {"prompt": asked.text} | followed if inline else {"prompt_id": run.kept}
     beside = [name for name in run.results if not shares_the_pass(kinds()[name])]
     said = {"weights": run.weights, "with": ",".join(beside)}
@@ -114,8 +114,8 @@ def _asked(
     """What is asked, or what is wrong with it."""
     model, identifier = fields.get("model", ""), fields.get("prompt_id")
     if "prompt" in fields:
-        followed = (fields.get(name, "") for name in ("target", "foil"))
-        return Asked(model, fields["prompt"], *followed), ""
+        followed = {name: fields[name] for name in OF_PROMPT if name in fields}
+        return Asked(model, fields["prompt"], **followed), ""
     if identifier is None:
         return None, ""
     prompts = kept(identifier)
@@ -136,8 +136,22 @@ def asked_of(
     one = prompts[index]
     target, foil = ("" if token is None else str(token) for token in (one.target, one.foil))
     own = len(prompts) > 1 or bool(one.messages)  # a text alone can be measured without its set
-    asked = Asked(model, one.shown, target, foil, identifier if own else "")
+    kept = identifier if own else ""
+    asked = Asked(model, one.shown, target, foil, kept, _subject(one), one.corrupted or "")
     return asked, prompts.names[index]
+
+
+def _subject(prompt: Prompt) -> str:
+    """The characters of a prompt's subject; "" where there is none, or no single place for it."""
+    if prompt.subject is None or prompt.messages:
+        return ""
+    if isinstance(prompt.subject, str):
+        start = prompt.text.find(prompt.subject)
+        if prompt.text.count(prompt.subject) != 1:
+            return ""
+        return f"{start}:{start + len(prompt.subject)}"
+    start, end = prompt.subject
+    return f"{start}:{end}"
 
 
 def _settings(fields: Mapping[str, str], looks: Collection[str]) -> Settings:

@@ -15,7 +15,7 @@ from workbench import SettingError
 from workbench.figures import shorten
 from workbench.jobs import Job
 
-__all__ = ["Page", "add", "follow", "measure", "move", "open_link"]
+__all__ = ["Page", "add", "aimed", "follow", "measure", "move", "open_link"]
 
 FIRST_SITE = "resid_post"
 WORDS = {"site": "component", "layer": "layer", "position": "position"}
@@ -39,19 +39,44 @@ class Page:
 
 
 def measure(
-    bench: Bench, page: Page, asked: Asked, settings: Settings, off: Collection[str]
+    bench: Bench,
+    page: Page,
+    asked: Asked,
+    settings: Settings,
+    off: Collection[str],
+    beside: Collection[str] = (),
 ) -> Page:
-    """Measure what the fields say, with every instrument that shares the pass.
+    """Measure what the fields say, with every instrument that shares the pass, and those `beside`.
 
     Raises:
         WorkbenchError: the model, the prompt or a setting cannot be used.
     """
-    job = bench.ask(asked, together(off), settings)
+    job = bench.ask(asked, [*together(off), *beside], settings)
     return follow(bench, Pending(job.id, asked, settings, {}), job, page)
 
 
-def add(bench: Bench, page: Page, instrument: str, settings: Settings) -> Page:
+def aimed(asked: Asked, aim: Mapping[str, str] | None) -> Asked:
+    """What is asked, with the subject and the corrupted text that were chosen for its text.
+
+    A prompt of a set has those of its line.
+    """
+    if aim is None or asked.prompts or aim["text"] != asked.text:
+        return asked
+    return replace(asked, subject=aim["subject"], corrupted=aim["corrupted"])
+
+
+def add(
+    bench: Bench,
+    page: Page,
+    instrument: str,
+    settings: Settings,
+    off: Collection[str] = (),
+    aim: Mapping[str, str] | None = None,
+) -> Page:
     """Measure the page's prompt with one more instrument.
+
+    Where another subject or corrupted text was chosen for it, it is another prompt: what is measured
+    with every prompt is measured anew, too.
 
     Raises:
         SettingError: nothing is measured yet.
@@ -59,7 +84,9 @@ def add(bench: Bench, page: Page, instrument: str, settings: Settings) -> Page:
     """
     if page.run is None:
         raise SettingError("nothing is measured yet: press Run first")
-    asked = page.run.asked
+    asked = aimed(page.run.asked, aim)
+    if asked != page.run.asked:
+        return measure(bench, page, asked, settings, off, [instrument])
     job = bench.ask(asked, [instrument], settings)
     return follow(bench, Pending(job.id, asked, settings, {}, adds=True), job, page)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench import Prompt
+from workbench import Prompt, PromptError
 
 __all__ = ["Asked", "Pending", "Run", "Selection", "Settings", "Shown"]
 
 GOING = ("queued", "running")
+SPAN = re.compile(r"(\d{1,9}):(\d{1,9})")
 
 Settings = Mapping[str, Mapping[str, str]]
 """Settings as texts, by instrument and name, where they are not the page's own."""
@@ -21,7 +23,9 @@ class Asked:
     """What is to be measured: a model's name, a prompt, and the tokens to follow.
 
     `target` and `foil` are "" where there is none; a leading space belongs to the token. `prompts`
-    is the id of the prompt set that the prompt was taken from, "" where it stands alone.
+    is the id of the prompt set that the prompt was taken from, "" where it stands alone. `subject` is
+    "start:end", the characters of the prompt's subject, and `corrupted` the text that is run in its
+    place; "" where there is none.
     """
 
     model: str
@@ -29,10 +33,32 @@ class Asked:
     target: str = ""
     foil: str = ""
     prompts: str = ""
+    subject: str = ""
+    corrupted: str = ""
 
     def prompt(self) -> Prompt:
-        """The prompt for an instrument."""
-        return Prompt(self.text, target=self.target or None, foil=self.foil or None)
+        """The prompt for an instrument.
+
+        Raises:
+            PromptError: it is empty, or the subject is no span.
+        """
+        return Prompt(
+            self.text,
+            target=self.target or None,
+            foil=self.foil or None,
+            subject=_span(self.subject),
+            corrupted=self.corrupted or None,
+        )
+
+
+def _span(subject: str) -> tuple[int, int] | None:
+    if not subject:
+        return None
+    if not (ends := SPAN.fullmatch(subject)):
+        raise PromptError(
+            f"subject {subject[:30]!r} is no span of the prompt: expected start:end, in characters"
+        )
+    return int(ends[1]), int(ends[2])
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,33 @@ def test_neurons_have_tokens_and_contexts(capsys: pytest.CaptureFixture[str]) ->
     assert len(re.findall(r"^ +-?[\d.]+ at '", printed, flags=re.MULTILINE)) == 9
 
 
+def test_interchanges_stand_above_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "interchange.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    found = re.findall(r"layer 3 (\w+) +(\d+)% \((\d+)% to (\d+)%\)", printed)
+    for run in (found[:7], found[7:]):
+        ends = {control: (int(low), int(high)) for control, _, low, high in run}
+        for control in ("random", "arbitrary", "unchanged"):
+            assert ends["subspace"][0] > ends[control][1]
+
+
+def test_circuits_hold_beside_random_edges(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "circuits.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    ranks = re.findall(r" (?:state|MLP|attention|heads) ([\d.]+)", printed)
+    assert len(ranks) == 8
+    assert all(float(rank) > 0.7 for rank in ranks)
+    kept = {
+        int(size): (float(own), float(random))
+        for size, own, random in re.findall(
+            r"^ +(\d+) of \d+ edges keep (\S+), at random (\S+)$", printed, re.M
+        )
+    }
+    assert kept[0] == (0, 0)
+    assert kept[1108] == (1, 1)
+    assert kept[100][0] > 0.6 > 10 * kept[100][1]
+
+
 def test_ablation_compares_memorised_with_held_out_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,7 +77,13 @@ def test_public_names() -> None:
     ]
     assert probes.__all__ == [
         "Ablate",
+        "AttributionPatch",
         "CausalTrace",
+        "EdgeAttribution",
+        "Interchange",
+        "Patch",
+        "PathPatch",
+        "SpanTrace",
     ]
     relied_on = {
         "load",

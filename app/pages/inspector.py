@@ -17,7 +17,7 @@ from app.changes import STORES, answered, changing, idle, page_of
 from app.frame import layout, new_app
 from app.instruments import kinds
 from app.link import Link
-from app.measuring import Page, add, follow, measure, open_link
+from app.measuring import Page, add, aimed, follow, measure, open_link
 from app.panels import Linked, Tab, controls, detail, selection, tabs
 from app.parts import RETRY, alert, in_browser
 from app.state import Asked
@@ -52,7 +52,7 @@ def mount(server: Flask, bench: Bench, start: Asked) -> None:
 
 
 def _main(shown: list[Tab]) -> list[Any]:
-    stores = (*STORES, ids.SETTINGS, ids.ASK, ids.KEYS)
+    stores = (*STORES, ids.SETTINGS, ids.ASK, ids.KEYS, ids.AIM)
     return [
         html.Div(id=ids.ALERT),
         html.Div(id=ids.STALE, className="stale", hidden=True),
@@ -150,22 +150,33 @@ def _fields(bench: Bench, asked: Asked) -> tuple[Any, ...]:
 def _register_run(app: dash.Dash, bench: Bench) -> None:
     submits = [Input(name, "n_submit") for name in (ids.TARGET, ids.FOIL)]
     fields = [State(name, "value") for name in FIELDS]
-    more = [State(ids.SETTINGS, "data"), State(ids.PANELS, "data")]
+    more = [State(name, "data") for name in (ids.AIM, ids.SETTINGS, ids.PANELS)]
 
     @changing(app, Input(ids.RUN_BUTTON, "n_clicks"), *submits, *fields, *more, running=BUSY)
     def run(*values: Any) -> tuple[Any, ...]:
         """Measures what stands in the top bar; an error leaves the page as it is."""
-        *fields, settings, off, page = *values[3:-3], idle(*values[-3:])
-        asked = Asked(*(value or "" for value in fields))
+        *fields, aim, settings, off, page = *values[3:-3], idle(*values[-3:])
+        asked = aimed(_again(page, Asked(*(value or "" for value in fields))), aim)
         return answered(page, lambda: measure(bench, page, asked, settings or {}, off or []))[1]
 
-    @changing(app, Input(ids.ASK, "data"), State(ids.SETTINGS, "data"))
-    def ask(asked: dict[str, Any] | None, settings: Any, *stores: Any) -> tuple[Any, ...]:
+    @changing(app, Input(ids.ASK, "data"), *more)
+    def ask(
+        asked: dict[str, Any] | None, aim: Any, settings: Any, off: Any, *stores: Any
+    ) -> tuple[Any, ...]:
         """Measures the page's prompt with one more instrument."""
         page = idle(*stores)
         if asked is None:
             raise PreventUpdate
-        return answered(page, lambda: add(bench, page, asked["instrument"], settings or {}))[1]
+        wanted = asked["instrument"], settings or {}, off or [], aim
+        return answered(page, lambda: add(bench, page, *wanted))[1]
+
+
+def _again(page: Page, asked: Asked) -> Asked:
+    """What is asked, with the subject and corrupted text of the same prompt that is on the page."""
+    before = None if page.run is None else page.run.asked
+    if before is None or before.text != asked.text:
+        return asked
+    return replace(asked, subject=before.subject, corrupted=before.corrupted)
 
 
 def _register_following(app: dash.Dash, bench: Bench) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.instruments import kinds
-from app.panels import attention, generic, layers, logit_lens
+from app.panels import attention, causal_trace, generic, layers, logit_lens
 from app.panels.tab import Linked, Tab
 
 __all__ = ["Linked", "Tab", "tabs"]
 
-OWN: Mapping[str, Tab] = {tab.name: tab for tab in (logit_lens.TAB, attention.TAB)}
+OWN: Mapping[str, Tab] = {
+    tab.name: tab for tab in (logit_lens.TAB, attention.TAB, causal_trace.TAB)
+}
 """Tabs of instruments with a view of their own, by the instrument's name, in their order."""
 
 

@@ -16,21 +16,27 @@ from app.parts import in_browser
 from workbench import Result
 from workbench.settings import text_of
 
-__all__ = ["layout", "made_with", "note", "register"]
+__all__ = ["layout", "made_with", "note", "parts", "register"]
 
 EMPTY = "(empty)"
 
 
 def layout(instrument: str) -> list[Any]:
     """The first sentence of its documentation, the form, and button and note in a line."""
+    summary, form, run, line = parts(instrument)
+    return [summary, form, dmc.Group([run, line], my=8)]
+
+
+def parts(instrument: str) -> tuple[Any, Any, Any, Any]:
+    """The same one by one, for a tab that places them itself: sentence, form, button, note."""
     kind = kinds()[instrument]
     summary = (kind.__doc__ or "").partition("\n\n")[0]
-    run = dmc.Button(f"Run {kind.title}", id=_button(instrument), size="xs")
-    return [
+    return (
         html.P(" ".join(summary.split()), className="said"),
         forms.form(instrument),
-        dmc.Group([run, said(_note(instrument))], my=8),
-    ]
+        dmc.Button(f"Run {kind.title}", id=_button(instrument), size="xs"),
+        said(_note(instrument)),
+    )
 
 
 def note(instrument: str) -> Output:

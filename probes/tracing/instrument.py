@@ -23,8 +23,9 @@ from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, e
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
 from probes.tracing.grid import SITES, WINDOWED, grid
 from probes.tracing.measured import DIMS, Scored, unit_of, variables
+from probes.tracing.viewed import Viewed
 from workbench.errors import SettingError
-from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions, checked_positions, resolve_positions
 from workbench.models.protocol import Model
@@ -40,7 +41,7 @@ TOKENS = 512  # of prompts that are traced together, all samples counted
 
 
 @dataclass(frozen=True)
-class CausalTrace(Driving):
+class CausalTrace(Viewed):
     """Put one cell (token, layer) of one run into another, and score what comes out.
 
     Three runs: the clean prompt; a corrupted one, with noise on the subject's token embeddings or

@@ -11,7 +11,7 @@ import workbench as wb
 from app.bench import Bench
 from app.instruments import configured, defaults, together
 from app.link import Link
-from app.measuring import Page, add, follow, measure, move, open_link
+from app.measuring import Page, add, aimed, follow, measure, move, open_link
 from app.state import Asked, Pending, Run, Selection
 from lenses import LogitLens
 from workbench.jobs import Desk, Request
@@ -60,6 +60,30 @@ def test_a_second_prompt_keeps_the_component_and_a_second_run_the_cell(bench: Be
     assert page.selection == Selection(0, 2, 5, "mlp_out")
     other = ended(bench, measure(bench, page, Asked("atlas", "The river"), {}, []))
     assert other.selection == Selection(0, 6, 1, "mlp_out")
+
+
+def test_another_subject_is_another_prompt(bench: Bench) -> None:
+    page = ended(bench, measure(bench, Page(), ASKED, {}, []))
+    settings = {"causal_trace": {"samples": "1", "sites": "resid_post,", "layers": "2,"}}
+    refused = ended(bench, add(bench, page, "causal_trace", settings))
+    assert "has no subject" in run_of(refused)[0].refused["causal_trace"]
+    aim = {"text": ASKED.text, "subject": "4:16", "corrupted": ""}
+    page = replace(page, selection=Selection(0, 2, 5, "resid_post"))
+    page = ended(bench, add(bench, page, "causal_trace", settings, [], aim))
+    run, at = run_of(page)
+    assert {"logit_lens", "causal_trace"} <= set(run.results)
+    assert run.asked == replace(ASKED, subject="4:16")
+    assert at == Selection(0, 2, 5, "resid_post")
+    result = bench.result(run, "causal_trace")
+    assert result is not None
+    assert result.data["role"].values.tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 5, 5, 5, 6]
+    again = add(bench, page, "causal_trace", settings, [], aim)
+    assert again.job is not None
+    assert again.job.adds  # the same prompt now
+    other = {"text": "another text", "subject": "0:1", "corrupted": "x"}
+    assert aimed(ASKED, other) == aimed(ASKED, None) == ASKED
+    of_set = replace(ASKED, prompts="abc")
+    assert aimed(of_set, aim) == of_set
 
 
 def test_a_link_selects_the_nearest_cell_and_says_of_other_weights(bench: Bench) -> None:

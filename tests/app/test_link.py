@@ -6,7 +6,7 @@ import pytest
 
 from app.link import Link, asked_of, query
 from app.state import Asked, Run
-from workbench import Prompt, PromptSet
+from workbench import Prompt, PromptError, PromptSet
 
 LOOKS = ("colour", "view")
 
@@ -25,6 +25,7 @@ def written(asked: Asked, **parts: object) -> str:
     [
         Asked("atlas", "The city of", " Paris", " Rome"),
         Asked("atlas", "a&b=c?#%20 <b> 日本\n\t", "", ""),
+        Asked("atlas", "The city of", " Paris", subject="4:8", corrupted="The town of"),
     ],
 )
 def test_a_link_gives_back_what_was_asked(asked: Asked) -> None:
@@ -103,6 +104,18 @@ def test_a_link_may_name_a_model_alone() -> None:
     link = read("?model=atlas-bag&target=+Paris")
     assert (link.asked, link.model) == (None, "atlas-bag")
     assert link.unused == ("the target, which needs a prompt in the link",)
+
+
+def test_a_subject_is_asked_for_by_its_characters() -> None:
+    place = {"text": "The city of the city", "corrupted": "The town of the city"}
+    for subject, said in (("city of", "4:11"), ("city", ""), ((16, 20), "16:20"), (None, "")):
+        kept = PromptSet.of([Prompt(**place, subject=subject)])
+        asked, _ = asked_of("atlas", "abc", kept, None)
+        assert (asked.subject, asked.corrupted, asked.prompts) == (said, place["corrupted"], "")
+    assert Asked("", "The city", subject="4:8").prompt().subject == (4, 8)
+    for bad in ("city", "4", "4:-1", "4:8:9", "²:8", "9" * 99 + ":1"):
+        with pytest.raises(PromptError, match="is no span of the prompt: expected start:end"):
+            Asked("", "The city", subject=bad).prompt()
 
 
 def test_a_chat_is_asked_by_its_set() -> None:

@@ -60,11 +60,9 @@ def found_of(*results: wb.Result, off: tuple[str, ...] = (), **refused: str) -> 
 
 
 def test_every_installed_instrument_has_a_tab() -> None:
-    assert [tab.name for tab in tabs()] == [
-        "layers",
-        *(own := ["logit_lens", "attention"]),
-        *(name for name in kinds() if name not in own),
-    ]
+    own = ["logit_lens", "attention", "causal_trace"]
+    others = [name for name in kinds() if name not in own]
+    assert [tab.name for tab in tabs()] == ["layers", *own, *others]
     assert {"strength", "swing", "whole_set"} <= set(kinds())
 
 

@@ -258,6 +258,19 @@ class Engine(Loaded, ABC):
             the keys of its prompt that a place cannot see).
         """
 
+    def grad_and_values(
+        self,
+        batch: Batch | Prompts,
+        scalar: Scalar,
+        sites: str | Sequence[SiteRequest],
+        at: Positions = "last",
+        start: Start | None = None,
+    ) -> tuple[Captures, Captures]:
+        """`grad` at every position, and the sites' values of the same run, in one pass where it can be."""
+        batch = self._batch(batch).padded_right()
+        found = self.grad(batch, scalar, sites, at=at, start=start)
+        return found, self.read(batch, [Read(tuple(found.values))], start=start)[0]
+
     def factors(
         self,
         batch: Batch | Prompts,
@@ -265,6 +278,7 @@ class Engine(Loaded, ABC):
         maps: Sequence[tuple[str, int]],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> dict[tuple[str, int], Factors]:
         """Inputs and output gradients of linear maps; no weight gradient is ever formed.
 
@@ -274,6 +288,7 @@ class Engine(Loaded, ABC):
             loss: as `scalar` of `grad`.
             maps: (name, layer) pairs. Of the MLP: ff1, ff2; or up, gate, down where it is gated. Of
                 attention: q, k, v, o.
+            start: where to restart, as for `grad`.
 
         Raises:
             UnsupportedError: a map that the family lacks, or quantised weights.

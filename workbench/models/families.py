@@ -35,6 +35,7 @@ GPT2 = Family(
     attn_z="attn.c_proj",
     maps={"ff1": "mlp.c_fc", "ff2": "mlp.c_proj"} | _fused_attention("attn", "c_attn", "c_proj"),
     fused={"attn.c_attn": "side_by_side"},
+    attn_norm="ln_1",
 )
 GPT_NEO = replace(
     GPT2,
@@ -53,6 +54,7 @@ GPT_J = replace(
     fused={},
     parallel=True,
     block_outputs=2,
+    mlp_norm="ln_1",
 )
 GPT_NEOX = Family(
     blocks="gpt_neox.layers",
@@ -68,6 +70,8 @@ GPT_NEOX = Family(
     | _fused_attention("attention", "query_key_value", "dense"),
     fused={"attention.query_key_value": "by_key_head"},
     parallel="use_parallel_residual",
+    attn_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
 )
 FALCON = replace(
     GPT_NEOX,
@@ -80,7 +84,9 @@ FALCON = replace(
     fused={"self_attention.query_key_value": "by_key_head"},
     parallel="parallel_attn",
     block_outputs=2,
+    mlp_norm="input_layernorm",
 )
+NEW_FALCON = replace(FALCON, attn_norm="ln_attn", mlp_norm="ln_mlp")
 BLOOM = replace(
     FALCON,
     attn_out="self_attention.dense",
@@ -103,6 +109,7 @@ OPT = Family(
     | _attention("self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
     flat_mlp=True,
     head="model.decoder.project_out",
+    attn_norm="self_attn_layer_norm",
     requires={"do_layer_norm_before": True},
 )
 LLAMA = Family(
@@ -116,9 +123,10 @@ LLAMA = Family(
     mlp_act="mlp.down_proj",
     attn_z="self_attn.o_proj",
     maps={"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"} | LLAMA_ATTENTION,
+    attn_norm="input_layernorm",
 )
-STABLELM = replace(LLAMA, parallel="use_parallel_residual")
-COHERE = replace(LLAMA, resid_mid="", parallel=True)
+STABLELM = replace(LLAMA, parallel="use_parallel_residual", mlp_norm="input_layernorm")
+COHERE = replace(LLAMA, resid_mid="", parallel=True, mlp_norm="input_layernorm")
 GRANITE = replace(LLAMA, multiplier="residual_multiplier")
 PHI = replace(
     COHERE,
@@ -139,6 +147,7 @@ OLMO2 = replace(
     attn_out="post_attention_layernorm",
     mlp_out="post_feedforward_layernorm",
     resid_mid="mlp",
+    attn_norm="",
 )
 GEMMA = replace(LLAMA, requires={"use_bidirectional_attention": False})
 GEMMA2 = replace(
@@ -146,6 +155,7 @@ GEMMA2 = replace(
     attn_out="post_attention_layernorm",
     mlp_out="post_feedforward_layernorm",
     resid_mid="pre_feedforward_layernorm",
+    attn_norm="",
 )
 GEMMA3_WITH_VISION = replace(
     GEMMA2, blocks="model.language_model.layers", final_norm="model.language_model.norm"
@@ -258,7 +268,10 @@ FAMILIES: Mapping[str, Family] = {
 }
 """Families by the `model_type` of their Hugging Face config."""
 
-VARIANTS: Mapping[tuple[str, str], Family] = {("t5", "is_gated_act"): GATED_T5}
+VARIANTS: Mapping[tuple[str, str], Family] = {
+    ("falcon", "new_decoder_architecture"): NEW_FALCON,
+    ("t5", "is_gated_act"): GATED_T5,
+}
 """What a family is where its config has a flag on, by the `model_type` and the flag."""
 
 
@@ -275,7 +288,7 @@ def family_of(config: Any) -> Family:
         )
     family, text = FAMILIES[kind], config.get_text_config()
     for (of, flag), variant in VARIANTS.items():
-        family = variant if of == kind and getattr(text, flag) else family
+        family = variant if of == kind and getattr(text, flag, False) else family
     for name, expected in family.requires.items():
         found = getattr(text, name, None)
         if bool(found) != expected:

@@ -59,6 +59,9 @@ class Family:
         passes_on: which of its arguments a block returns behind the states, for the next block; the
             first block makes them.
         head: path of what the last step has beside the final norm and the unembedding, where it has.
+        attn_norm: path of the norm through which attention reads the residual stream; empty where a
+            branch adds to the stream through a norm too.
+        mlp_norm: the same for the MLP of a parallel block; of others it is the module at `resid_mid`.
         requires: config values without which the paths mean something else.
     """
 
@@ -89,6 +92,8 @@ class Family:
     head: str = ""
     requires: Mapping[str, object] = field(default_factory=dict)
     attn_product: str = ""
+    attn_norm: str = ""
+    mlp_norm: str = ""
 
     @property
     def auto(self) -> str:

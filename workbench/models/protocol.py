@@ -107,6 +107,14 @@ class Model(Protocol):
         at: Positions = "last",
         start: Start | None = None,
     ) -> Captures: ...
+    def grad_and_values(
+        self,
+        batch: Batch | Prompts,
+        scalar: Scalar,
+        sites: str | Sequence[SiteRequest],
+        at: Positions = "last",
+        start: Start | None = None,
+    ) -> tuple[Captures, Captures]: ...
     def factors(
         self,
         batch: Batch | Prompts,
@@ -114,6 +122,7 @@ class Model(Protocol):
         maps: Sequence[tuple[str, int]],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> dict[tuple[str, int], Factors]: ...
     def pullback(
         self, batch: Batch | Prompts, target: SiteRequest, sites: str | Sequence[SiteRequest]

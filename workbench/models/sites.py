@@ -33,6 +33,7 @@ __all__ = [
     "Site",
     "SiteRequest",
     "expand_sites",
+    "site_layers",
     "site_of",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -189,6 +190,26 @@ class TorchModel(Engine):
         return Captures(values, where, batch, self.readout)
 
     @override
+    def grad_and_values(
+        self,
+        batch: Batch | Prompts,
+        scalar: Scalar,
+        sites: str | Sequence[SiteRequest],
+        at: Positions = "last",
+        start: Start | None = None,
+    ) -> tuple[Captures, Captures]:
+        batch = self._batch(batch).padded_right()
+        values: dict[Site, Tensor] = {}
+        wanted = self._sites_inside(sites, start)
+        taps: list[tuple[Attachable, Tap]] = [
+            (self.anatomy.point(site), recording(values, site)) for site in wanted
+        ]
+        with self.lock, tapped(self.network, batch, taps):
+            found = self.grad(batch, scalar, wanted, at=at, start=start)
+        gathered = {site: found.places.gather(value) for site, value in values.items()}
+        return found, replace(found, values=gathered)
+
+    @override
     def factors(
         self,
         batch: Batch | Prompts,
@@ -196,8 +217,10 @@ class TorchModel(Engine):
         maps: Sequence[tuple[str, int]],
         positions: Positions = "all",
         at: Positions = "last",
+        start: Start | None = None,
     ) -> dict[tuple[str, int], Factors]:
         batch = self._batch(batch).padded_right()
+        start = self._checked_start(batch, start, None)
         inputs: dict[int, Tensor] = {}
         before = [self.anatomy.map_point(name, layer, "input") for name, layer in maps]
         points = [self.anatomy.map_point(name, layer, "output") for name, layer in maps]
@@ -205,7 +228,7 @@ class TorchModel(Engine):
             require_plain_weights(point.module, f"factors of {name}, layer {layer}")
         taps = [(point, recording(inputs, i)) for i, point in enumerate(before)]
         with self.lock, attached(taps):
-            deltas = gradients(self.network, self.anatomy, batch, loss, points, at)
+            deltas = gradients(self.network, self.anatomy, batch, loss, points, at, start)
         where = batch.places(positions)
         found = {}
         for i, (name, layer) in enumerate(maps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,14 @@ class Weights:
         return "ff2" if "ff2" in self._anatomy.family.maps else "down"
 
     @property
+    def mlp_inputs(self) -> tuple[str, ...]:
+        """The names of the maps through which the MLP reads: ff1, or up and gate.
+
+        Empty where each token goes to experts of its own.
+        """
+        return tuple(name for name in ("ff1", "up", "gate") if name in self._anatomy.family.maps)
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """The sites of what each block adds to the residual stream, in the order of the branches.
 
@@ -137,6 +145,27 @@ class Weights:
             return None
         module = self._anatomy.part(layer, path)
         return module, Norm.of(module, self.map(name, layer).weight)
+
+    def input_norm(self, branch: Literal["attention", "mlp"], layer: int) -> nn.Module:
+        """The norm through which a branch reads the residual stream.
+
+        Raises:
+            UnsupportedError: there is none, or the branch also adds through a norm, so that what it adds
+                is no sum of its heads' parts.
+        """
+        family = self._anatomy.family
+        mlp = family.mlp_norm if self.parallel else family.resid_mid
+        if not family.attn_norm:
+            raise UnsupportedError(
+                f"{self._anatomy.config.model_type}: what a branch adds to the residual stream goes "
+                "through a norm, so it is no sum of its heads' parts"
+            )
+        return self._anatomy.part(layer, family.attn_norm if branch == "attention" else mlp)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether both branches of a block read the same state."""
+        return self._anatomy.parallel
 
     def sum_norm(self, layer: int) -> tuple[nn.Module, Norm] | None:
         """The norm of the sum of the residual stream and attention's output.

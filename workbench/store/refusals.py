@@ -24,6 +24,10 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("differentiate")
 
+    def grad_and_values(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("differentiate")
+
     def factors(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("differentiate")

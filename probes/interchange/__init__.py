@@ -1,0 +1,1 @@
+"""Interchange interventions on subspaces, beside the controls that they must be held against."""
