@@ -10,9 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from probes.patching.headings import VALUES, lines
+from probes.patching.headings import lines
 from probes.patching.maps import Map, maps
 from probes.patching.reading import of_prompt
+from probes.tracing.headings import VALUES
+from probes.tracing.prompt_figure import lines_above
 from workbench.figures import Theme, box, layer_ticks, markup, shorten, themed
 from workbench.figures.reading import chosen
 from workbench.figures.scale import Scale, colour_bar
@@ -97,7 +99,7 @@ def figure(
             range=[layers[0] - 0.5, layers[-1] + 0.5],
             **layer_ticks(layers, max(3, rows // 14)),
         ),
-        annotations=[_heading(above, names, look)],
+        annotations=lines_above(above, look, names),
         shapes=[],
     )
     traces = []
@@ -198,20 +200,3 @@ def _names_height(found: Sequence[Map]) -> int:
     """Pixels above the maps for their titles and the names of their columns."""
     longest = max(len(name) for one in found for name in one.columns)
     return TITLE + (0 if longest < UPRIGHT else SLANTED * min(longest, LETTERS))
-
-
-def _heading(above: Sequence[str], shift: int, look: Theme) -> dict[str, Any]:
-    first, *rest = map(markup, above)
-    return {
-        "text": "<br>".join([f"<b>{first}</b>", *rest]),
-        "font": {"color": look.ink, "size": 12},
-        "x": 0,
-        "y": 1,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "yshift": shift,
-        "align": "left",
-        "showarrow": False,
-    }

@@ -60,8 +60,9 @@ class Patch(Patching):
             every prompt has a foil, else logprob.
 
     Aligned by role, subjects go first token to first and last to last, what is before them from the
-    start and what is behind from the end (see `probes.patching.alignment.matched`). The corrupted text's subject is what stands in the place of the
-    prompt's own, or the prompt's field "corrupted_subject".
+    start and what is behind from the end (see `probes.patching.alignment.matched`). The corrupted
+    text's subject is what stands in the place of the prompt's own, or the prompt's field
+    "corrupted_subject".
 
     Result axes: place (one a token; together, one a prompt, at the last of its tokens), site, layer,
     head_site, head. Variables: score (of the patched run), effect, normalised (NaN where the total
