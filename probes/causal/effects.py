@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -63,7 +63,7 @@ class Effects:
     algorithm: Algorithm
 
 
-def algorithm_of(model: Model, names: Sequence[str]) -> Algorithm:
+def algorithm_of(model: Model, names: Collection[str]) -> Algorithm:
     """The cheapest algorithm that gives exact effects of cells at sites of these names.
 
     Raises:
@@ -88,16 +88,23 @@ def planned(
     prompts: int = 1,
     samples: int = 1,
     tail: int = 1,
+    other: int | None = None,
 ) -> int:
-    """The block-tokens of `effects` with these cells, without doing them; arguments as of a contrast."""
+    """The block-tokens of `effects` with these cells, without doing them; arguments as of a contrast.
+
+    Args:
+        width: columns of the run that cells are put into.
+        other: columns of the other run, where it has not as many.
+    """
     rows = prompts * samples
     sizes = {"n_layers": n_layers, "width": width, "tail": tail, "same": same}
     shorter = list(dict.fromkeys(filter(None, _shortened(cells, **sizes))))
     if algorithm == "wave":
-        own = prompts * width + rows * (width - min(same, width - 1))
+        second = width if other is None else other
+        own = prompts * width + rows * (second - min(same, width - 1, second - 1))
         return own * n_layers + rows * cost(shorter, n_layers=n_layers, width=width)
     runs = (n_layers - (0 if algorithm == "naive" else below(cell)) for cell in shorter)
-    return rows * width * (2 * n_layers + sum(runs))
+    return rows * (width * (n_layers + sum(runs)) + (other or width) * n_layers)
 
 
 def _shortened(

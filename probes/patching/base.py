@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from probes.causal.contrast import Contrast
+from probes.causal.corruption import first_difference
 from probes.causal.effects import Direction, Effects, algorithm_of
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
 from probes.causal.pace import within
@@ -121,6 +122,10 @@ class Patching(Driving):
     ) -> Found:
         """Measure prompts of one length at positions `where`, which all of them have."""
 
+    @abstractmethod
+    def _planned(self, model: Model, pairs: Sequence[Pair], where: Sequence[int]) -> int:
+        """How many tokens `_found` passes through a block."""
+
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """Fill in the metric: the logit difference where every prompt has a foil, else the logprob."""
         if self.metric != "auto":
@@ -180,6 +185,29 @@ class Patching(Driving):
             _lasts(places) if self._together else places,
             named([parts[i] for i in range(len(batch))], self.metric),
         )
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """How many tokens will pass through a block."""
+        pairs = [paired(model, prompt, self._align, self.name) for prompt in prompts]
+        groups = [[pairs[i] for i in indices] for indices in self._groups(pairs)]
+        return sum(
+            self._planned(model, those, resolve_positions(self.positions, those[0].prompt))
+            for those in groups
+        )
+
+    def _sizes(self, model: Model, pairs: Sequence[Pair]) -> dict[str, int]:
+        """The sizes of the runs, as `planned` takes them."""
+        answer = max(0, len(pairs[0].prompt.answer) - 1)
+        widths = [len(pairs[0].prompt) + answer, len(pairs[0].other) + answer]
+        base, other = widths[::-1] if self.direction == "denoising" else widths
+        return {
+            "n_layers": model.n_layers,
+            "width": base,
+            "other": other,
+            "same": min(first_difference(pair.prompt, pair.other) for pair in pairs),
+            "prompts": len(pairs),
+            "tail": answer + 1,
+        }
 
     def _groups(self, pairs: Sequence[Pair]) -> Iterator[list[int]]:
         groups: dict[Hashable, list[int]] = {}

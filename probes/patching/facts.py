@@ -7,8 +7,10 @@ import math
 import numpy as np
 import xarray as xr
 
-from probes.patching.headings import scored, which
-from probes.patching.reading import SITES, of_place, settings_of
+from probes.patching.headings import which
+from probes.patching.reading import SITES, of_place
+from probes.tracing.headings import scored
+from probes.tracing.reading import settings_of
 from workbench.figures import visible
 from workbench.figures.reading import chosen, words
 

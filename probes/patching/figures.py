@@ -10,9 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from probes.patching.headings import VALUES, lines
+from probes.patching.headings import lines
 from probes.patching.maps import Map, maps
 from probes.patching.reading import of_prompt
+from probes.tracing.headings import VALUES
+from probes.tracing.prompt_figure import lines_above
 from workbench.figures import Theme, box, layer_ticks, markup, shorten, themed
 from workbench.figures.reading import chosen
 from workbench.figures.scale import Scale, colour_bar
@@ -20,14 +22,15 @@ from workbench.figures.theme import MONOSPACE
 
 __all__ = ["figure", "scale_of"]
 
-COLUMN = 16, 34  # pixels of a column, least and most
-WIDTH = 900  # pixels of all heat maps, where they fit
+COLUMN = 13, 34  # pixels of a column, least and most
+WIDTH = 640  # pixels of all heat maps, where they fit
 ROW = 12, 30  # pixels of a layer
 HEIGHT = 480  # pixels of all layers, where they fit
-GAP = 34  # pixels between heat maps
-BAR = 104  # pixels for a colour bar
+GAP = 24  # pixels between heat maps
+BAR = 88  # pixels for a colour bar
 LINE = 18  # pixels of a line of the heading
 LEAST = 700  # pixels that the heading needs
+LETTER = 13  # pixels of a slanted line of text
 LETTERS = 14
 UPRIGHT = 3  # letters from which on names are slanted
 MOST_TICKS = 40
@@ -96,7 +99,7 @@ def figure(
             range=[layers[0] - 0.5, layers[-1] + 0.5],
             **layer_ticks(layers, max(3, rows // 14)),
         ),
-        annotations=[_heading(above, names, look)],
+        annotations=lines_above(above, look, names),
         shapes=[],
     )
     traces = []
@@ -135,7 +138,7 @@ def _placed(found: Sequence[Map], title: str, unit: str) -> list[_Placed]:
 
 def _axis(part: _Placed, total: int, look: Theme) -> dict[str, Any]:
     names = part.map.columns
-    step = max(1, -(-len(names) // MOST_TICKS), -(-14 // part.column))
+    step = max(1, -(-len(names) // MOST_TICKS), -(-LETTER // part.column))
     shown = list(range(0, len(names), step))
     upright = all(len(name) < UPRIGHT for name in names)
     return look.axis(
@@ -197,20 +200,3 @@ def _names_height(found: Sequence[Map]) -> int:
     """Pixels above the maps for their titles and the names of their columns."""
     longest = max(len(name) for one in found for name in one.columns)
     return TITLE + (0 if longest < UPRIGHT else SLANTED * min(longest, LETTERS))
-
-
-def _heading(above: Sequence[str], shift: int, look: Theme) -> dict[str, Any]:
-    first, *rest = map(markup, above)
-    return {
-        "text": "<br>".join([f"<b>{first}</b>", *rest]),
-        "font": {"color": look.ink, "size": 12},
-        "x": 0,
-        "y": 1,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "yshift": shift,
-        "align": "left",
-        "showarrow": False,
-    }

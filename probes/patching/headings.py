@@ -7,22 +7,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.patching.reading import is_together, mean_of, settings_of
+from probes.patching.reading import is_together, mean_of
+from probes.tracing.headings import scored
+from probes.tracing.reading import settings_of
 from workbench.figures import visible
 from workbench.figures.reading import words
 
-__all__ = ["VALUES", "lines", "scored", "which"]
+__all__ = ["lines", "which"]
 
-VALUES = {"effect": "effect", "normalised": "normalised effect", "score": "score"}
 RUNS = {
     "denoising": ("Denoising: clean values put into the corrupted run (sufficient?)", "corrupted"),
     "noising": ("Noising: corrupted values put into the clean run (necessary?)", "clean"),
-}
-METRICS = {
-    "probability": "p({target})",
-    "logprob": "log p({target})",
-    "logit_difference": "logit({target}) − logit(foil)",
-    "kl": "KL(clean || run)",
 }
 REPAIR = "Later components repair or undo: effects of cells do not add up."
 
@@ -52,12 +47,6 @@ def which(data: xr.Dataset, shown: xr.Dataset) -> str:
     counts = sorted({int(n) for n in np.ravel(shown["tokens"].values)})
     ends = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"all {ends} tokens together" if counts[-1] > 1 else "one token"
-
-
-def scored(settings: dict[str, Any], target: str = "target") -> str:
-    """What the score is."""
-    name = str(settings["metric"])
-    return METRICS.get(name, name).format(target=target)
 
 
 def _target(own: xr.Dataset) -> str:

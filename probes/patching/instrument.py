@@ -10,7 +10,7 @@ import torch
 
 from probes.causal.cells import LOCAL, Cell
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction, Effects, effects
+from probes.causal.effects import Direction, Effects, algorithm_of, effects, planned
 from probes.causal.metrics import Metric
 from probes.causal.pace import within
 from probes.patching.alignment import Align, Pair
@@ -53,14 +53,16 @@ class Patch(Patching):
         positions: tokens whose values are put in.
         scope: "each": every token by itself; "together": all tokens of `positions` at once (with "all"
             also those of a target of several tokens but its last).
-        align: "position": texts of as many tokens, token by token; "role": texts of any length, the
-            subjects first to first and last to last, what is before them from the start and what is
-            behind from the end (see `probes.patching.alignment.matched`). Tokens without a
-            counterpart have no cell (NaN). The corrupted text's subject is what stands in the place of
-            the prompt's own, or the prompt's field "corrupted_subject".
+        align: "position": texts of as many tokens, token by token; "role": texts of any length, by
+            their subjects; tokens without a counterpart have no cell.
         direction: "denoising" or "noising".
         metric: "probability", "logprob", "logit_difference", "kl", or "auto": logit_difference where
             every prompt has a foil, else logprob.
+
+    Aligned by role, subjects go first token to first and last to last, what is before them from the
+    start and what is behind from the end (see `probes.patching.alignment.matched`). The corrupted
+    text's subject is what stands in the place of the prompt's own, or the prompt's field
+    "corrupted_subject".
 
     Result axes: place (one a token; together, one a prompt, at the last of its tokens), site, layer,
     head_site, head. Variables: score (of the patched run), effect, normalised (NaN where the total
@@ -130,6 +132,14 @@ class Patch(Patching):
         scores = grid.scores(cells, found.patched[..., 0], len(slots))
         return Found(found, scores, [len(slot.columns) for slot in slots])
 
+    def _planned(self, model: Model, pairs: Sequence[Pair], where: Sequence[int]) -> int:
+        cells = self._grid(model, pairs).cells(self._slots(pairs[0], where), put_in)
+        sizes = self._sizes(model, pairs)
+        parts = ([cells[i] for i in indices] for indices in by_algorithm(cells))
+        return sum(
+            planned(part, algorithm=algorithm_of(model, names_of(part)), **sizes) for part in parts
+        )
+
     def _slots(self, pair: Pair, where: Sequence[int]) -> list[Slot]:
         """What is put in together: tokens that have a counterpart."""
         if self.scope == "each":
@@ -152,11 +162,7 @@ def patched(
     pace: Callable[[float], None],
 ) -> Effects:
     """As `effects`; cells inside attention, which need whole passes, are measured by themselves."""
-    inside = [any(put.site.name not in (*LOCAL, "resid_post") for put in cell) for cell in cells]
-    parts = [
-        [i for i, is_inside in enumerate(inside) if is_inside is kind] for kind in (False, True)
-    ]
-    parts = [indices for indices in parts if indices]
+    parts = by_algorithm(cells)
     done, every = 0.0, []
     for indices in parts:
         share = len(indices) / len(cells)
@@ -182,3 +188,15 @@ def patched(
         sum(one.block_tokens for one in every),
         first.algorithm,
     )
+
+
+def by_algorithm(cells: Sequence[Cell]) -> list[list[int]]:
+    """Indices of the cells behind attention, and of those inside it, where there are any."""
+    inside = [not names_of([cell]) <= {*LOCAL, "resid_post"} for cell in cells]
+    parts = [[i for i, is_in in enumerate(inside) if is_in is kind] for kind in (False, True)]
+    return [indices for indices in parts if indices]
+
+
+def names_of(cells: Sequence[Cell]) -> set[str]:
+    """The sites that are put in."""
+    return {put.site.name for cell in cells for put in cell}

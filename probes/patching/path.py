@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 from probes.causal.cells import Cell, Put, cell_of
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction, Effects, effects
+from probes.causal.effects import Direction, Effects, algorithm_of, effects, planned
 from probes.patching.alignment import Pair
 from probes.patching.base import Found, Patching
 from probes.patching.grid import Grid, Slot, put_in
 from probes.patching.receivers import LOGITS, Receiver, receivers_of
-from probes.patching.through import through
+from probes.patching.through import blocks_run, through
 from workbench.errors import SettingError
 from workbench.instrument import Citation
 from workbench.models.positions import Positions, checked_positions, resolve_positions
@@ -143,13 +143,27 @@ class PathPatch(Patching):
         pace: Callable[[float], None],
     ) -> Found:
         grid = self._grid(model, pairs)
-        every = tuple(pairs[0].counterpart)
-        columns = every if self.positions == "all" else tuple(where)
-        slot = Slot(columns, columns)
+        slot = self._slot(pairs[0], where)
         measure = self._through if self._receivers else self._direct
         cells = grid.cells([slot], put_in)
         found = measure(model, pairs, contrast, grid, slot, pace)
-        return Found(found, grid.scores(cells, found.patched[..., 0], 1), [len(columns)])
+        return Found(found, grid.scores(cells, found.patched[..., 0], 1), [len(slot.columns)])
+
+    def _planned(self, model: Model, pairs: Sequence[Pair], where: Sequence[int]) -> int:
+        grid, sizes = self._grid(model, pairs), self._sizes(model, pairs)
+        if self._receivers:
+            tokens = len(pairs) * sizes["width"]
+            senders = [point for point in grid.points() if point is not None]
+            return tokens * blocks_run(senders, self._receivers, model.n_layers)
+        slot, n_layers = self._slot(pairs[0], where), model.n_layers
+        cells = self._to_logits(grid, slot, sizes["width"], sizes["tail"], n_layers)
+        algorithm = algorithm_of(model, ["z", "attn_out", "mlp_out"])
+        return planned(cells, algorithm=algorithm, **sizes)
+
+    def _slot(self, pair: Pair, where: Sequence[int]) -> Slot:
+        """Where senders are put in."""
+        columns = tuple(pair.counterpart) if self.positions == "all" else tuple(where)
+        return Slot(columns, columns)
 
     def _direct(
         self,
@@ -160,21 +174,27 @@ class PathPatch(Patching):
         slot: Slot,
         pace: Callable[[float], None],
     ) -> Effects:
-        """To the logits: frozen attention moves nothing between tokens, so only those read count."""
-        read = range(contrast.width - contrast.goal.tokens, contrast.width)
+        """To the logits."""
+        cells = self._to_logits(grid, slot, contrast.width, contrast.goal.tokens, model.n_layers)
+        return effects(
+            model, contrast, cells, metric=self._metric, direction=self.direction, pace=pace
+        )
+
+    def _to_logits(
+        self, grid: Grid, slot: Slot, width: int, tail: int, n_layers: int
+    ) -> list[Cell]:
+        """Frozen attention moves nothing between tokens, so that only those that are read count."""
+        read = range(width - tail, width)
         own = tuple(column for column in slot.columns if column in read)
 
         def make(site: Site, head: int | None, slot: Slot) -> Cell:
             kept = [
                 Put(Site(name, layer), tuple(read), "base")
-                for name, layer in self._frozen_behind(site, model.n_layers)
+                for name, layer in self._frozen_behind(site, n_layers)
             ]
             return cell_of([*put_in(site, head, slot), *kept])
 
-        cells = grid.cells([Slot(own, own)], make)
-        return effects(
-            model, contrast, cells, metric=self._metric, direction=self.direction, pace=pace
-        )
+        return grid.cells([Slot(own, own)], make)
 
     def _frozen_behind(self, sender: Site, n_layers: int) -> list[tuple[str, int]]:
         """What keeps its values behind a sender: attention, and MLPs where they are frozen."""

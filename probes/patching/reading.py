@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from probes.tracing.reading import settings_of
 from workbench.figures.reading import chosen
 from workbench.report.intervals import student
 
@@ -21,7 +21,6 @@ __all__ = [
     "of_place",
     "of_prompt",
     "place_of",
-    "settings_of",
 ]
 
 SITES = {
@@ -69,12 +68,6 @@ def _nanmean(values: NDArray[Any]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         mean: NDArray[np.float64] = np.nansum(values, 0) / np.isfinite(values).sum(0)
     return mean
-
-
-def settings_of(data: xr.Dataset) -> dict[str, Any]:
-    """The settings that a result was made with."""
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])["settings"]
-    return found
 
 
 def is_together(data: xr.Dataset) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.causal.roles import ROLES
-from probes.patching.reading import settings_of
+from probes.tracing.reading import settings_of
 from workbench.figures.reading import words
 from workbench.tidy import plain
 

@@ -27,7 +27,7 @@ from workbench.models.edits import Change, Edit
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 
-__all__ = ["Sender", "through"]
+__all__ = ["Sender", "blocks_run", "through"]
 
 CPU_TOKENS = 2048  # in one pass
 CUDA_TOKENS = 65536
@@ -69,10 +69,9 @@ def through(
     paths = _Paths(model, contrast.batch, *tables, receivers, frozen, sent, received, goal.tokens)
     ends = [scores(metric, one, goal, logits[0]) for one in logits]
     unchanged = ends[1] if direction == "denoising" else ends[0]
-    patched, tokens = [], 2 * contrast.batch.ids.numel() * model.n_layers
+    patched = list[Tensor]()
     for part in paths.parts(senders):
         run = paths.run(part)
-        tokens += paths.block_tokens(part)
         patched.append(unchanged.expand(len(part), -1) if run is None else score(run))
         pace(sum(map(len, patched)) / len(senders))
     return Effects(
@@ -80,9 +79,19 @@ def through(
         ends[1][:, None],
         torch.cat(patched)[..., None],
         logits[0][:, 0].argmax(-1),
-        tokens,
+        contrast.batch.ids.numel() * blocks_run(senders, receivers, model.n_layers),
         "restart",
     )
+
+
+def blocks_run(senders: Sequence[Sender], receivers: Sequence[Receiver], n_layers: int) -> int:
+    """How many blocks run for each token: the two runs whole, and two passes a sender."""
+    total = 2 * n_layers
+    for site, _ in senders:
+        layers = [one.site.layer for one in receivers if one.reached_from(site)]
+        if layers:
+            total += max(layers) - site.layer + 1 + n_layers - min(layers) + 1
+    return total
 
 
 def _read_out(model: Model, states: Tensor) -> Tensor:
@@ -126,15 +135,6 @@ class _Paths:
         start = min(one.site.layer for one in reached) - 1
         (found,) = self.model.read(batch, [read], edits=edits, start=self._start(start, senders))
         return found["logits", self.model.n_layers].view(len(batch), self.tail, -1)
-
-    def block_tokens(self, senders: Sequence[Sender]) -> int:
-        """How many tokens `run` passes through a block."""
-        layers = [one.site.layer for one in self._reached(senders[0][0])]
-        if not layers:
-            return 0
-        first = max(layers) - senders[0][0].layer + 1
-        second = self.model.n_layers - min(layers) + 1
-        return len(senders) * self.batch.ids.numel() * (first + second)
 
     def _reached(self, sender: Site) -> list[Receiver]:
         return [one for one in self.receivers if one.reached_from(sender)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -21,6 +20,7 @@ from probes.causal.corruption import (
 )
 from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, effects, planned
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
+from probes.causal.pace import within
 from probes.tracing.grid import SITES, WINDOWED, grid
 from probes.tracing.measured import DIMS, Scored, unit_of, variables
 from probes.tracing.viewed import Viewed
@@ -251,7 +251,7 @@ class CausalTrace(Viewed):
         traced: dict[int, dict[str, Tensor]] = {}
         for number, indices in enumerate(groups):
             prompts = [batch.prompts[i] for i in indices]
-            own = partial(_paced, pace, number, len(groups))
+            own = within(pace, number / len(groups), 1 / len(groups))
             traced |= dict(zip(indices, self._traced(model, prompts, own), strict=True))
         parts = [traced[i] for i in range(len(batch))]
         return batch.places(self.positions), {
@@ -359,8 +359,3 @@ CHOICES = {
 def _encoded(model: Model, prompt: Prompt | str) -> EncodedPrompt:
     given = Prompt(prompt) if isinstance(prompt, str) else prompt
     return model.encode(given, long_targets=True)
-
-
-def _paced(pace: Callable[[float], None], number: int, of: int, done: float) -> None:
-    """Say how far all `of` parts are when that of this number is `done`."""
-    pace((number + done) / of)

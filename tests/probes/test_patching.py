@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import workbench as wb
-from probes import Patch
+from probes import Patch, PathPatch
 from probes.patching.alignment import matched
 from tests.models.bridges import bridge
 from tests.probes import plain
@@ -230,3 +230,26 @@ def test_a_given_subject_of_the_other_text() -> None:
     prompt = wb.Prompt("a bc d", subject="bc", target="x", corrupted="e xyz f", extra=fields)
     data = Patch("resid_post", align="role")(model("gpt2"), prompt).data
     assert data.score[:, 0, 0].notnull().values.tolist() == [True] * 6
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Patch(),
+        Patch("z,v", direction="noising"),
+        Patch(scope="together", align="role"),
+        Patch(align="role", direction="noising"),
+        PathPatch(),
+        PathPatch(mlps="frozen", receivers="q2.1,mlp3"),
+    ],
+)
+def test_plans_say_how_many_tokens_pass_through_a_block(kind: Patch | PathPatch) -> None:
+    other = "ab xyz" if isinstance(kind, PathPatch) or kind.align == "position" else "ab xyzw"
+    prompts = [
+        wb.Prompt("ab cde", target="x", corrupted=other, subject="cde"),
+        wb.Prompt("ab cdf", target="wxy", corrupted=other, subject="cdf"),
+    ]
+    hooked = model("gpt2")
+    encoded = [hooked.encode(prompt, long_targets=True) for prompt in prompts]
+    done = [int(kind(hooked, prompt).data.block_tokens[0]) for prompt in prompts]
+    assert kind.block_tokens(hooked, encoded) == sum(done)
