@@ -6,6 +6,7 @@ others run every `STEP`-th cell, which all cost the same there, and their time i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from probes.causal.contrast import Contrast
 from probes.causal.corruption import noise
 from probes.causal.effects import Effects, effects
 from probes.tracing.grid import grid, window_of
+from workbench.atlas.prompts import read_prompts
 from workbench.models.tokens import EncodedPrompt
 
 __all__ = ["run"]
@@ -44,6 +46,7 @@ def run(device: torch.device, rounds: int) -> Iterator[Line]:
     for site, window, first, over_reference, over_lean in PARTS:
         yield from trace(Task.of(model, site, window, first), rounds, over_reference, over_lean)
     yield from peers(Task.of(model, "resid_post", 1, 0), rounds)
+    yield together(rounds)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,36 @@ def trace(task: Task, rounds: int, over_reference: float, over_lean: float) -> I
     yield Line(f"trace, {named}: block-tokens / lean's", 1 / floor, None, f"{tokens} block-tokens")
     used = peak_mib(task.swept, task.model.device)
     yield Line(f"trace, {named}: memory", used, 300, "above the model", "MiB")
+
+
+def together(rounds: int) -> Line:
+    """Eight prompts of one length on Atlas in one sweep, over a sweep each."""
+    atlas = wb.load()
+    facts = atlas_prompts(atlas)
+    n_layers, width = atlas.n_layers, len(facts[0])
+    cells = grid(["resid_post"], range(1, n_layers + 1), range(width), 1, n_layers)
+
+    def swept(prompts: Sequence[EncodedPrompt]) -> Tensor:
+        contrast = Contrast.by_noise(atlas, prompts, std=0.4, samples=SAMPLES, seed=0)
+        return effects(atlas, contrast, cells, metric="probability").patched
+
+    def one_by_one() -> Tensor:
+        return torch.cat([swept([prompt]) for prompt in facts], dim=1)
+
+    assert (swept(facts) - one_by_one()).abs().max() < 1e-5
+    times = interleave({"together": partial(swept, facts), "each": one_by_one}, rounds)
+    ratio = times.ratio("together", "each")
+    detail = f"{times.median('together'):.2f} s against {times.median('each'):.2f} s"
+    return Line(
+        f"trace, {len(facts)} prompts of Atlas in one sweep / a sweep each", ratio, None, detail
+    )
+
+
+def atlas_prompts(atlas: wb.Engine) -> list[EncodedPrompt]:
+    """The first eight of its facts that have the commonest length."""
+    facts = [atlas.encode(wb.Prompt.from_fields(fact)) for fact in read_prompts("facts")]
+    (length, _), *_ = Counter(map(len, facts)).most_common()
+    return [fact for fact in facts if len(fact) == length][:8]
 
 
 def peers(task: Task, rounds: int) -> Iterator[Line]:
