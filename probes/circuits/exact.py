@@ -14,6 +14,8 @@ from workbench.models.sites import Site, site_layers
 
 __all__ = ["exact", "mean_and_error", "rank_correlation"]
 
+SAME = 1e-4  # effects are equal that differ by no more than this share of the largest
+
 
 def exact(
     pair: Pair,
@@ -68,14 +70,20 @@ def _shaped(moved: Tensor, pair: Pair, name: str, positions: int) -> Tensor:
 def rank_correlation(approximate: Tensor, true: Tensor, free: Tensor) -> float:
     """Spearman's correlation over the cells that are `free` to have an effect; NaN of fewer than 3.
 
-    Cells whose effect is 0 by construction would all tie in both, and so are left out.
+    Cells whose effect is 0 by construction would all tie in both, and so are left out. Where either
+    side's effects are all the same, but for rounding, nothing is ranked and the correlation is NaN: so
+    it is of states where the corruption is at the last token, which all give the whole effect.
     """
     from scipy.stats import spearmanr
 
-    pairs = (approximate[free].cpu().numpy(), true[free].cpu().numpy())
-    if int(free.sum()) < 3 or any(len(set(side.tolist())) == 1 for side in pairs):
+    pairs = (approximate[free], true[free])
+    if int(free.sum()) < 3 or any(map(_is_constant, pairs)):
         return float("nan")
-    return float(spearmanr(*pairs).statistic)
+    return float(spearmanr(*(side.cpu().numpy() for side in pairs)).statistic)
+
+
+def _is_constant(values: Tensor) -> bool:
+    return bool(values.max() - values.min() <= SAME * values.abs().max())
 
 
 def mean_and_error(samples: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def _said(one: xr.Dataset) -> list[str]:
     said = [f"approximate: {slope} times difference, nothing is patched"]
     if any(str(name).startswith("exact_") for name in one):
         said.append(
-            "exact: every cell patched; rank correlation: Spearman's, over all a site's cells"
+            "exact: every cell patched; rank correlation: Spearman's, over the cells that can have an effect"
         )
     return said
 
@@ -66,7 +66,11 @@ def _pair(one: xr.Dataset, prefix: str, name: str, across: str) -> list[Map]:
     found = [Map(f"{name}: approximate", one[f"{prefix}effect"].transpose("layer", across))]
     if f"exact_{prefix}effect" in one:
         rho = float(np.ravel(one[f"{prefix}rank_correlation"].values)[0])
-        said = "too few cells to rank" if np.isnan(rho) else f"rank correlation {rho:.2f}"
+        said = (
+            "effects too few or too alike to rank"
+            if np.isnan(rho)
+            else f"rank correlation {rho:.2f}"
+        )
         exact = one[f"exact_{prefix}effect"].transpose("layer", across)
         found.append(Map(f"{name}: exact ({said})", exact))
     return found

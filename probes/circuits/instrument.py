@@ -58,6 +58,7 @@ class AttributionPatch(Approximating):
     behind saturated norms and attention, and for probabilities, which are refused. `exact` patches every
     cell besides and gives Spearman's rank correlation for each prompt and site, over the cells whose effect
     is not 0 by construction (those before the corruption, and in the last block those that are not read).
+    It is NaN where there are fewer than 3, or where one side's effects are all the same but for rounding.
 
     Source: Nanda 2023, "Attribution Patching: Activation Patching At Industrial Scale"; Kramar et al. 2024,
     arXiv 2403.00745; for the steps Hanna et al. 2024, arXiv 2403.17806.

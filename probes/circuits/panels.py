@@ -63,6 +63,8 @@ def facts(
         said = f"{float(here['effect'].sel(layer=layer)):+.3g} {unit}"
         if "exact_effect" in here:
             exact = float(here["exact_effect"].sel(layer=layer))
-            said += f"; exact {exact:+.3g}; rank correlation {float(here['rank_correlation']):.2f}"
+            said += f"; exact {exact:+.3g}"
+            if math.isfinite(rank := float(here["rank_correlation"])):
+                said += f"; rank correlation {rank:.2f}"
         found.append((f"{SITES[site]}, approximate effect", said))
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import workbench as wb
 from probes import AttributionPatch, EdgeAttribution, SpanTrace
@@ -63,6 +64,22 @@ def test_the_rank_correlation_is_of_the_cells_that_can_have_an_effect() -> None:
         expected = spearmanr(near[free], true[free]).statistic
         assert float(one["rank_correlation"][0]) == pytest.approx(expected, abs=1e-12)
         assert free.sum() < np.isfinite(near).sum()
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_effects_that_are_the_same_but_for_rounding_are_not_ranked(direction: Any) -> None:
+    """Where the corruption is at the last token, each of its states gives the whole effect."""
+    prompt = wb.Prompt("abcdefg", target="h", foil="x", corrupted="abcdefX")
+    found = patch(exact=True, direction=direction)(model("gptj", torch.float32), prompt)
+    states = found.data["exact_effect"].sel(site="resid_post").values[:, -1]
+    assert len(set(states.tolist())) > 1  # rounding
+    assert np.allclose(states, states[0], rtol=1e-4)
+    ranks = found.data["rank_correlation"].isel(place=0)
+    assert np.isnan(float(ranks.sel(site="resid_post")))
+    assert np.isfinite(float(ranks.sel(site="mlp_out")))
+    facts = dict(AttributionPatch.facts(found.data, layer=1))
+    assert "rank" not in facts["state, approximate effect"]
+    assert "rank correlation" in facts["MLP, approximate effect"]
 
 
 @pytest.mark.parametrize("kind", [patch, EdgeAttribution])
