@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -155,20 +156,20 @@ def first_difference(left: EncodedPrompt, right: EncodedPrompt) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
-def checked_noise(scale: float, samples: int, seed: int, who: str) -> None:
+def checked_noise(
+    scale: float, samples: int, seed: int, who: str, std: float | None = None
+) -> None:
     """Refuse settings of the noise that corrupt nothing.
 
     Raises:
         SettingError: they do.
     """
-    if (
-        not isinstance(scale, int | float)
-        or isinstance(scale, bool)
-        or not 0 < scale < float("inf")
-    ):
-        raise SettingError(
-            f"{who}: noise is {scale!r}: expected standard deviations above 0, or nothing is corrupted"
-        )
+    for name, value in (("noise", scale), ("noise_std", std)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (value is None and name == "noise_std") and not (number and 0 < value < inf):  # type: ignore[operator]
+            raise SettingError(
+                f"{who}: {name} is {value!r}: expected a number above 0, or nothing is corrupted"
+            )
     for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
         if type(value) is not int or value < least:
             raise SettingError(

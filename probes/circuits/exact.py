@@ -12,7 +12,7 @@ from probes.causal.effects import Direction, effects
 from probes.circuits.pair import Pair
 from workbench.models.sites import Site, site_layers
 
-__all__ = ["exact", "mean_and_error", "rank_correlation"]
+__all__ = ["SAME", "exact", "mean_and_error", "rank_correlation"]
 
 SAME = 1e-4  # effects are equal that differ by no more than this share of the largest
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from probes.causal.metrics import UNITS
-from probes.circuits.exact import exact, mean_and_error, rank_correlation
+from probes.circuits.exact import SAME, exact, mean_and_error, rank_correlation
 from probes.circuits.patching import attributed
 from probes.circuits.settings import Approximating
 from workbench.errors import SettingError, UnsupportedError
@@ -203,8 +203,11 @@ class AttributionPatch(Approximating):
     ) -> dict[str, Tensor]:
         ranks = {}
         for name, values in near.items():
-            mean = values.mean(1)
-            ranks[name] = rank_correlation(mean, true[name].mean(1), (values != 0).any(1))
+            mean = true[name].mean(1)
+            # What is 0 in both cannot act; a gradient of 0 where patching acts is an error to count.
+            acts = mean.abs() > SAME * mean.abs().max()
+            free = (values != 0).any(1) | acts
+            ranks[name] = rank_correlation(values.mean(1), mean, free)
         found = {}
         if self._grid:
             grid = torch.tensor([ranks[name] for name in self._grid], dtype=torch.float64)

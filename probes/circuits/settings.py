@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from probes.causal.contrast import Contrast
-from probes.causal.corruption import checked_noise, counterfactual, settled_corruption, subject_std
+from probes.causal.corruption import checked_noise, settled_corruption, subject_std, whole_subject
 from probes.causal.effects import Direction
 from probes.causal.metrics import METRICS, Metric, require_goal, settled_metric
 from probes.circuits.pair import Pair
@@ -46,14 +46,10 @@ class Corrupting(Driving):
                 raise SettingError(
                     f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
                 )
-        checked_noise(self.noise, self.samples, self.seed, self.name)
-        if self.noise_std is not None and not self.noise_std > 0:
-            raise SettingError(
-                f"{self.name}: noise_std is {self.noise_std!r}: expected a number above 0"
-            )
+        checked_noise(self.noise, self.samples, self.seed, self.name, self.noise_std)
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
-        """Fill in corruption, metric and the noise of these subjects; refuse texts that do not fit.
+        """Fill in corruption, metric and the noise of these subjects.
 
         auto is logit_difference where every prompt has a foil, else logprob; replace where every prompt
         has a corrupted text, else noise.
@@ -63,9 +59,6 @@ class Corrupting(Driving):
         corruption = settled_corruption(self.corruption, every, self.name)
         if corruption == "noise" and noise_std is None:
             noise_std = subject_std(model, every)
-        if corruption == "replace":
-            for prompt in every:
-                counterfactual(model, model.encode(prompt, long_targets=True), self.name)
         chosen: dict[str, Any] = {"metric": metric, "corruption": corruption}
         found = replace(self, **chosen, noise_std=noise_std)
         return self if found == self else found
@@ -74,7 +67,7 @@ class Corrupting(Driving):
         """Refuse a prompt that cannot be scored, or that nothing corrupts."""
         require_goal(prompt, self._scored, self.name)
         if self.corruption == "noise":
-            _ = prompt.subject
+            whole_subject(prompt)
 
     @property
     def _scored(self) -> Metric:

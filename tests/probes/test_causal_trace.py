@@ -223,8 +223,10 @@ def test_what_cannot_be_traced_is_refused_by_name(
 
 
 BAD = [
-    ({"noise": 0.0}, "noise is 0.0: expected standard deviations above 0"),
+    ({"noise": 0.0}, "noise is 0.0: expected a number above 0, or nothing is corrupted"),
     ({"noise_std": 0.0}, "noise_std is 0.0"),
+    ({"noise_std": "x"}, "noise_std is 'x'"),
+    ({"noise_std": float("inf")}, "noise_std is inf"),
     ({"samples": 0}, "samples is 0: expected a whole number, at least 1"),
     ({"sites": ["mlp"]}, "sites is 'mlp': expected some of resid_post"),
     ({"sites": []}, "sites is empty"),
