@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_remarks", "print_table", "show_progress"]
 
-LOGPROBS = "top"  # the column of rows whose pairs are of a token and its log-probability
+LOGPROBS = "top"  # the column of rows whose lists of pairs are of a token and its log-probability
 
 
 def show_progress(progress: Progress) -> None:
@@ -31,7 +31,8 @@ def print_table(result: Shown) -> None:
     """A plain table; every number is in --json and --out."""
     frame = result.to_frame().dropna(axis="columns", how="all")
     shown = frame.map(_short)
-    shown = shown.assign(**{name: frame[name].map(_chances) for name in frame if name == LOGPROBS})
+    if LOGPROBS in frame:
+        shown = shown.assign(**{LOGPROBS: frame[LOGPROBS].map(_chances)})
     typer.echo(repr(result))
     typer.echo(shown.to_string(index=False, max_colwidth=60))
     print_remarks(result)
@@ -48,9 +49,11 @@ def _remarks(result: Shown) -> list[str]:
     return list(getattr(result, "provenance", {}).get("remarks", []))
 
 
-def _chances(pairs: list[dict[str, Any]]) -> str:
-    """The best few tokens with their probabilities."""
-    return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in pairs[:3])
+def _chances(value: Any) -> Any:
+    """The best few tokens with their probabilities; other instruments' `top` as any value."""
+    if not isinstance(value, list):
+        return _short(value)
+    return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in value[:3])
 
 
 def _short(value: Any) -> Any:

@@ -82,7 +82,9 @@ class Ablate(Driving):
             (not of heads).
         layers: 1..L, or "all": those that are ablated, or that a range begins and ends with.
         metric: probability, logprob, logit_difference (target less foil), or kl, which needs no target.
-        mean: one mean over all positions, or one at each position (beyond the longest text, over all).
+        mean: one mean over all positions, or one at each position (over all where fewer than two texts
+            reach). A position that few texts reach has much of the prompt's own value in its mean:
+            give a reference file where lengths differ.
         draws: resampled texts a prompt.
         control: random directions an ablation; 0 for none.
         compare: a field of the prompts whose values are to be compared, such as memorised; their
@@ -193,6 +195,14 @@ class Ablate(Driving):
             "control": list(range(self.control)),
         } | ({"label_name": ("label_name", labels)} if labels else {})
 
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """Those of the prompts, their ablations and controls, without padding.
+
+        Passes over reference texts are left out, as in the result.
+        """
+        tokens = sum(len(one) + max(0, len(one.answer) - 1) for one in prompts)
+        return tokens * self._plan(model).passes(model.n_layers, model.n_heads)
+
     def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
         """Ablate in every prompt."""
         return self.drive_paced(model, batch, lambda _: None)
@@ -216,12 +226,14 @@ class Ablate(Driving):
     ) -> dict[str, Tensor]:
         """The variables of prompts whose targets have equally many tokens."""
         clean = Clean.of(model, prompts, self.metric, mlp=self.what == "mlp")
-        layers = layers_of(self.layers, model.n_layers)
-        plan = Plan(self.what, layers, self.each == "range", self._draws, self.control, self.seed)
-        found = measured(clean, plan, lambda draw: self._values(clean, draw), pace)
+        found = measured(clean, self._plan(model), lambda draw: self._values(clean, draw), pace)
         if self.compare:
             found["label"] = torch.tensor([self._label(one) for one in prompts])
         return found
+
+    def _plan(self, model: Model) -> Plan:
+        layers = layers_of(self.layers, model.n_layers)
+        return Plan(self.what, layers, self.each == "range", self._draws, self.control, self.seed)
 
     def _values(self, clean: Clean, draw: int) -> Values:
         """What is put in, in one draw."""

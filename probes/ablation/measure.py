@@ -56,6 +56,16 @@ class Plan:
         """How many components or ranges are ablated."""
         return sum(map(len, self.lasts.values())) * (n_heads if self.what == "heads" else 1)
 
+    def passes(self, n_layers: int, n_heads: int) -> int:
+        """How many blocks every token passes through, the clean run's among them."""
+        each = n_heads if self.what == "heads" else 1
+        above = sum(n_layers - last for lasts in self.lasts.values() for last in lasts)
+        inside = {"heads": 1, "attention": 1, "mlp": 0}.get(self.what)
+        own = 0
+        if inside is not None:
+            own = sum(max(lasts) - first + inside for first, lasts in self.lasts.items())
+        return n_layers + each * (self.draws * own + (self.draws + self.controls) * above)
+
 
 def measured(
     clean: Clean, plan: Plan, values: Callable[[int], Values], pace: Callable[[float], None]

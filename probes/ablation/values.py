@@ -71,7 +71,8 @@ class Means:
 
     Attributes:
         overall: by layer [...].
-        at: by layer [positions, ...], up to the last position of the longest text.
+        at: by layer [positions, ...], up to the last one that two texts reach: where there is one text
+            alone, its value is no mean, and to put it into that text ablates nothing.
     """
 
     overall: Mapping[int, Tensor]
@@ -92,12 +93,14 @@ class Means:
                 empty = counts.new_zeros(longest, *values.shape[1:])
                 sums.setdefault(layer, empty).index_add_(0, at, values.double())
         overall = {layer: total.sum(0) / counts.sum() for layer, total in sums.items()}
-        return cls(overall, {layer: total / _along(counts, total) for layer, total in sums.items()})
+        shared = int((counts > 1).sum())
+        each = {layer: total[:shared] for layer, total in sums.items()}
+        return cls(overall, {layer: t / _along(counts[:shared], t) for layer, t in each.items()})
 
     def values(self, by_position: bool, width: int, like: Tensor) -> Values:
         """The means as they are put into a batch of `width` columns, padded on the right.
 
-        Beyond the longest text, the mean at each position is the one over all.
+        Where fewer than two texts reach, the mean at each position is the one over all.
         """
         if not by_position:
             return Values({k: v.to(like)[None, None] for k, v in self.overall.items()})
@@ -113,5 +116,5 @@ def _caught(model: Model, prompts: Sequence[EncodedPrompt], what: str) -> Captur
 
 
 def _along(counts: Tensor, like: Tensor) -> Tensor:
-    """[positions] counts, shaped to divide [positions, ...]; every position up to the longest has one."""
+    """[positions] counts, shaped to divide [positions, ...]."""
     return counts.view(-1, *[1] * (like.dim() - 1))

@@ -17,6 +17,9 @@ def weights(base: Tensor, source: Tensor, seed: int) -> Tensor:
     A pair counts as often as its base's group times as often as its source's. Every quantity is to
     be resampled with the same weights, so that differences are paired.
 
+    Intervals are wide rather than narrow: what varies from pair to pair alone is counted three times, so
+    that where groups hardly come twice they are up to sqrt(3) as wide as they need be.
+
     Source: Owen 2007, "The pigeonhole bootstrap", arXiv 0712.1111.
 
     Args:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from probes.causal.metrics import require_goal
 from probes.interchange.checks import Kind, Metric, require_numbers, require_subspace
 from probes.interchange.choices import Coordinates, Given, Means, Rotation
 from probes.interchange.direction import Direction
@@ -18,7 +17,7 @@ from probes.interchange.measure import CONTROLS, TWINS, Subspace, measured
 from probes.interchange.pairs import Pairs, paired
 from probes.interchange.rotation import Fit
 from probes.interchange.state import empty, merged, seen
-from workbench.errors import PromptError, SettingError, UnsupportedError
+from workbench.errors import PromptError, SettingError, TargetError, UnsupportedError
 from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.positions import Positions, checked_positions, resolve_positions
@@ -99,9 +98,9 @@ class Interchange(SetLevel):
     pair, unit and direction. Variables (control, layer): accuracy, the share of pairs where the
     counterfactual target beats the base's; top, where it beats all other answers of its kind; score;
     lead, the subspace's accuracy less this one's; each with _low and _high, 95% bootstrap intervals
-    over held-out groups, paired; train_accuracy, NaN of random. dimensions (layer), k; basis (layer, unit,
-    direction), B; pair_score (control, layer, pair), NaN
-    where a pair was not run; pair_base, pair_source, pair_held_out (pair); n,
+    over held-out groups, paired (wider than need be where a group is in few pairs); train_accuracy, NaN
+    of random. dimensions (layer), k; basis (layer, unit, direction), B; pair_score (control, layer, pair),
+    NaN where a pair was not run; pair_base, pair_source, pair_held_out (pair); n,
     n_train, groups.
 
     >>> Interchange(layers=3, k=32)(model, facts).plot()  # doctest: +SKIP
@@ -192,7 +191,8 @@ class Interchange(SetLevel):
 
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt without a target, or whose `positions` are not one."""
-        require_goal(prompt, "logprob", self.name)
+        if prompt.target is None:
+            raise TargetError(f"interchange: prompt {prompt.text[:40]!r} has no target: give one")
         found = resolve_positions(self.positions, prompt)
         if len(found) != 1:
             raise PromptError(

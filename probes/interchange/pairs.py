@@ -67,7 +67,7 @@ def paired(
             raise PromptError(
                 f"interchange: {len(found)} {name} pairs of {len(table['group'])} prompts in {len(groups)} "
                 f"groups: expected at least {LEAST} of the same {within!r} with different groups and "
-                "targets; give a larger prompt set"
+                "targets; give a larger prompt set (a file of prompts; in the app, on the page Prompt sets)"
             )
         sides.append(found)
     both = torch.tensor(sides[0] + sides[1])

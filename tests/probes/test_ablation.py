@@ -169,10 +169,42 @@ def test_means_are_those_of_the_set(what: str) -> None:
         loss, score = by_definition(hooked, PROMPTS[2], edits)
         assert row["loss"] == pytest.approx(loss, **NEAR)
         assert row["score"] == pytest.approx(score, **NEAR)
-    # A set of one prompt: at each position the mean is the prompt's own value.
-    for row in Ablate(what=what, how="mean", mean="position")(hooked, PROMPTS[0]).rows():
+    # Texts that are all alike: at each position the mean is the prompt's own value.
+    alike = [wb.Prompt(PROMPTS[0].text, id=name, target="Q") for name in "ab"]
+    for row in Ablate(what=what, how="mean", mean="position")(hooked, alike).rows():
         assert row["effect"] == pytest.approx(0, abs=1e-9)
         assert row["loss_effect"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_text_is_never_replaced_by_itself_alone() -> None:
+    """Positions that one text alone reaches have the mean over all; of one text they all do."""
+    hooked, short = model("gpt2"), PROMPTS[1]
+    by_position, overall = (
+        Ablate(what="mlp", how="mean", mean=mean)(hooked, short).data["score"].values
+        for mean in ("position", "all")
+    )
+    np.testing.assert_array_equal(by_position, overall)
+    long = PROMPTS[0]
+    texts = [hooked.capture(p, [("mlp_out", 2)])["mlp_out", 2] for p in (long, short)]
+    n = len(texts[1])
+    means = torch.cat(texts).mean(0).expand(len(texts[0]) + 1, -1).clone()  # and the target
+    means[:n] = (texts[0][:n] + texts[1]) / 2
+    edit = wb.Edit(("mlp_out", 2), lambda old, _: means)
+    row = Ablate(what="mlp", how="mean", mean="position")(hooked, [long, short]).rows()[1]
+    assert row["score"] == pytest.approx(by_definition(hooked, long, [edit])[1], **NEAR)
+
+
+@pytest.mark.parametrize(
+    ("what", "each"),
+    [("heads", "layer"), ("mlp", "range"), ("attention", "range"), ("blocks", "range")],
+)
+def test_a_plan_counts_what_is_run(what: str, each: str) -> None:
+    """Prompts of one length, so that no padding is counted."""
+    hooked = model("gpt2")
+    texts = [wb.Prompt(text, id=text, target="xy") for text in ("abcd", "efgh", "ijkl")]
+    ablate = Ablate(what=what, each=each, how="resample", draws=2, control=3)
+    planned = wb.plan(hooked, texts, [ablate]).block_tokens
+    assert planned == int(ablate(hooked, texts).data["block_tokens"].sum())
 
 
 @pytest.mark.parametrize("what", ["heads", "mlp", "attention", "blocks"])

@@ -10,6 +10,7 @@ import xarray as xr
 from scipy import stats
 
 import workbench as wb
+from app.output import print_table
 from probes import Patch, PathPatch
 from probes.patching.reading import mean_of
 from tests.tiny import LAYERS, model
@@ -195,3 +196,9 @@ def test_a_saved_result_draws_the_same(tmp_path: Any) -> None:
     read = wb.Result.load(tmp_path / "found.nc")
     xr.testing.assert_equal(read.data, together().data)
     assert said(read.plot()) == said(together().plot())
+
+
+def test_the_command_line_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its best token is a word here, not the logit lens' list."""
+    print_table(each())
+    assert "normalised" in capsys.readouterr().out
