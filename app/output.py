@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_remarks", "print_table", "show_progress"]
 
-LOGPROBS = "top"  # the column of rows whose pairs are of a token and its log-probability
+LOGPROBS = "top"  # the column whose lists, where it has some, are of tokens with log-probabilities
 
 
 def show_progress(progress: Progress) -> None:
@@ -48,8 +48,10 @@ def _remarks(result: Shown) -> list[str]:
     return list(getattr(result, "provenance", {}).get("remarks", []))
 
 
-def _chances(pairs: list[dict[str, Any]]) -> str:
-    """The best few tokens with their probabilities."""
+def _chances(pairs: Any) -> Any:
+    """The best few tokens with their probabilities; anything else as in every column."""
+    if not isinstance(pairs, list):
+        return _short(pairs)
     return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in pairs[:3])
 
 

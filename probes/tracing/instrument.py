@@ -136,7 +136,7 @@ class CausalTrace(Viewed):
                 f"{WHO}: sites is {found}: expected some of {', '.join(SITES)}, each once"
             )
         checked_noise(self.noise, self.samples, self.seed, WHO)
-        if self.noise_std is not None and not self.noise_std > 0:
+        if self.noise_std is not None and not 0 < self.noise_std < float("inf"):
             raise SettingError(f"{WHO}: noise_std is {self.noise_std!r}: expected a number above 0")
         for field, known in CHOICES.items():
             if getattr(self, field) not in known:

@@ -225,6 +225,7 @@ def test_what_cannot_be_traced_is_refused_by_name(
 BAD = [
     ({"noise": 0.0}, "noise is 0.0: expected standard deviations above 0"),
     ({"noise_std": 0.0}, "noise_std is 0.0"),
+    ({"noise_std": float("inf")}, "noise_std is inf"),
     ({"samples": 0}, "samples is 0: expected a whole number, at least 1"),
     ({"sites": ["mlp"]}, "sites is 'mlp': expected some of resid_post"),
     ({"sites": []}, "sites is empty"),
