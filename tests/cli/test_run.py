@@ -88,6 +88,16 @@ def test_settings_and_table() -> None:
     assert "' Paris'" in done.stdout
 
 
+def test_a_table_of_rows_whose_top_is_one_token() -> None:
+    done = invoke(
+        "run", "causal_trace", *PARIS[2:], "--subject", "France",
+        "--set", "samples=2", "--set", "layers=4", "--set", "positions=last",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "'resid_post'" in done.stdout
+    assert "' Paris'" in done.stdout
+
+
 def test_what_a_result_says_of_its_trust_is_on_stderr_beside_data(tmp_path: Path) -> None:
     half = ["run", "backward_lens", *PARIS[2:], "--dtype", "bfloat16", "--set", "controls=false"]
     done = invoke(*half, "--json", "--out", str(tmp_path / "shift.csv"))
