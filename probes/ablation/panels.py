@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from probes.ablation.rows import effects, settings_of
+from probes.ablation.rows import effects, settings_of, units_of
 from workbench.figures.panels import Heat, Line, Lines, Panel
 from workbench.figures.reading import chosen
 from workbench.figures.scale import Scale
@@ -50,7 +51,10 @@ def panels(data: xr.Dataset) -> list[Panel]:
     Where two values of a field are compared, heat maps have a third beside them: the second value's mean
     less the first's.
     """
-    found = effects(data)
+    found = {
+        name: values.assign_coords(unit=("place", units_of(data)))
+        for name, values in effects(data).items()
+    }
     what = {"score": METRICS[settings_of(data)["metric"]], "loss": "loss"}
     labels = np.array(labels_of(data))
     drawn: list[Panel] = []
@@ -84,8 +88,9 @@ def _lines(
 
 
 def _line(values: xr.DataArray, *, control: bool = False) -> Line:
-    """The mean over the prompts at each layer, with Student's interval where there are several."""
-    columns = values.transpose("layer", "place").values
+    """The mean over groups of prompts at each layer, with Student's interval where there are several."""
+    frame = pd.DataFrame(values.transpose("place", "layer").values)
+    columns = frame.groupby(values["unit"].values).mean().to_numpy().T
     summaries = [
         mean_interval(c[np.isfinite(c)]) if np.isfinite(c).any() else None for c in columns
     ]

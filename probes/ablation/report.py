@@ -24,6 +24,7 @@ LOSS = ("loss", "nat per token", "Change of the next-token loss")
 Said = Mapping[str, tuple[str, str, str]]
 """By column: what it is of, its unit, its title."""
 TOP = 15
+UNITS_SAID = "groups of prompts, each averaged first (a prompt without a group is one)"
 METHOD = (
     "Each component is taken out at every position of the prompt; a change is the ablated run's number "
     "less the clean run's. The control moves the residual stream as far, at each token, in a random "
@@ -33,7 +34,9 @@ METHOD = (
 
 def section(rows: pl.LazyFrame) -> Section:
     """Headlines of the strongest component, plots of every one, and a table of the strongest."""
-    table = rows.collect()
+    # Prompts of one group hang together: a group is one unit of a mean, and n counts groups.
+    unit = pl.coalesce(pl.col("group").cast(pl.String), pl.col("prompt").cast(pl.String))
+    table = rows.with_columns(prompt=unit).collect()
     if table.is_empty():
         return Section(remarks=[METHOD])
     said = _numbers(str(table["metric"][0]))
@@ -49,6 +52,11 @@ def section(rows: pl.LazyFrame) -> Section:
 def _numbers(metric: str) -> Said:
     of = METRICS[metric]
     return {"loss_effect": LOSS, "effect": (of, UNITS[metric], f"Change of {of}")}
+
+
+def _count(shown: pl.DataFrame) -> str:
+    """How many units are behind the points of a plot."""
+    return prompts_of(shown).replace("prompts", "groups")
 
 
 def _named(cell: dict[str, int | None]) -> str:
@@ -79,7 +87,7 @@ def _plots(table: pl.DataFrame, name: str, of: str, unit: str, title: str) -> It
         return
     shown = means(_stacked(table, name).lazy(), "value_of", ["line", "layer"])
     names = [one for one in shown["line"].unique().sort() if one != CONTROL] + [CONTROL]
-    caption = f"Mean over prompts (Student's interval), {unit}. {prompts_of(shown)} {POINTWISE}"
+    caption = f"Mean over {UNITS_SAID} (Student's interval), {unit}. {_count(shown)} {POINTWISE}"
     figure = layer_lines(shown, f"Δ {of}, {unit}", line="line", names=names)
     yield Plot(f"{title} at each layer", caption, figure, shown)
 
@@ -105,7 +113,7 @@ def _grid(table: pl.DataFrame, name: str, of: str, unit: str, title: str) -> Plo
     shown = {key: _array(part, other) for key, part in averaged.items()}
     figure: go.Figure = layer_panels({"": grids("change", of, shown, unit)}, LIGHT)
     across = "heads" if heads else "the last layer of each range, upward the first"
-    caption = f"Mean over prompts, {unit}; across: {across}. {prompts_of(averaged['change'])}"
+    caption = f"Mean over {UNITS_SAID}, {unit}; across: {across}. {_count(averaged['change'])}"
     return Plot(title, caption, figure, averaged["change"])
 
 

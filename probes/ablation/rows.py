@@ -44,6 +44,17 @@ def effects(data: xr.Dataset) -> dict[str, xr.DataArray]:
     return found
 
 
+def units_of(data: xr.Dataset) -> list[str]:
+    """What a mean goes over: each prompt's group, or the prompt itself where it has none."""
+    groups = _groups(json.loads(data.attrs["provenance"]))
+    return [groups.get(name) or str(name) for name in data["prompt"].values.tolist()]
+
+
+def _groups(provenance: dict[str, Any]) -> dict[str | int, str | None]:
+    """The group of each prompt."""
+    return {one["name"]: one["fields"].get("group") for one in provenance["prompts"]}
+
+
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Rows with keys prompt, site, layer, layer_end, head, ..., score, effect, stderr, clean, ...
 
@@ -53,7 +64,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     rows have are None where ablation has no such thing.
     """
     provenance = json.loads(data.attrs["provenance"])
-    groups = {one["name"]: one["fields"].get("group") for one in provenance["prompts"]}
+    groups = _groups(provenance)
     what = provenance["settings"]["what"]
     site = "block" if what == "blocks" else SITES[what]
     second = next((name for name in ("head", "layer_end") if name in data["score"].dims), None)

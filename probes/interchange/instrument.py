@@ -16,7 +16,7 @@ from probes.interchange.direction import Direction
 from probes.interchange.measure import CONTROLS, TWINS, Subspace, measured
 from probes.interchange.pairs import Pairs, paired
 from probes.interchange.rotation import Fit
-from probes.interchange.state import empty, merged, seen
+from probes.interchange.state import absent_kind, empty, merged, seen
 from workbench.errors import PromptError, SettingError, TargetError, UnsupportedError
 from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Interchange"]
 
 SHARE = (0.0, 1.0)
+
+DEFAULT_FIELD = "relation"
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Interchange(SetLevel):
     k: int = 8
     direction: str | Path | Tensor | Direction | None = None
     coordinates: Sequence[int] = ()
-    within: str = "relation"
+    within: str = DEFAULT_FIELD
     pairs: int = 256
     held_out: float = 0.3
     metric: Metric = "logit_difference"
@@ -259,6 +261,12 @@ class Interchange(SetLevel):
         )
 
     def _paired(self, table: Mapping[str, Tensor]) -> Pairs:
+        nowhere = bool((table["kind"] == absent_kind()).all())
+        if nowhere and self.within != DEFAULT_FIELD:
+            raise PromptError(
+                f"interchange: no prompt has a field {self.within!r} to be paired within: expected one that "
+                "prompts have"
+            )
         return paired(
             table, seed=self.seed, share=self.held_out, most=self.pairs, within=self.within
         )

@@ -13,7 +13,7 @@ from workbench.models.batch import Places
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
-__all__ = ["empty", "encoded", "group_of", "key_of", "kind_of", "merged", "seen"]
+__all__ = ["absent_kind", "empty", "encoded", "group_of", "key_of", "kind_of", "merged", "seen"]
 
 NUMBERS = ("key", "length", "at", "target", "group", "kind")
 
@@ -34,6 +34,11 @@ def group_of(prompt: Prompt) -> str:
 def kind_of(prompt: Prompt, within: str) -> str:
     """The value of the field that base and source share, as text."""
     return repr(prompt.extra.get(within))
+
+
+def absent_kind() -> int:
+    """What `seen` gives as kind of a prompt without the field."""
+    return key_of(repr(None))
 
 
 def empty() -> dict[str, Tensor]:

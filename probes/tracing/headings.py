@@ -27,7 +27,10 @@ METRICS = {
     "logit_difference": "logit({target}) − logit({foil})",
     "kl": "KL(clean || run)",
 }
-REPAIR = "Components behind the cell repair or undo: effects of cells do not add up."
+REPAIR = (
+    "Components behind the cell repair or undo: effects of cells do not add up. The last token's state "
+    "after the last block is the whole effect by construction."
+)
 
 
 def prompt_lines(one: xr.Dataset) -> list[str]:
@@ -45,9 +48,19 @@ def prompt_lines(one: xr.Dataset) -> list[str]:
         f"Corrupted by {corrupted_by(settings)}.",
         f"{numbers} {unit}. Effect of a cell: its score − the {_runs(settings)[1]} run's.",
         *_differs(one, first, target),
+        *_about_0(one),
         *_windows(one, settings),
         REPAIR,
     ]
+
+
+def _about_0(one: xr.Dataset) -> list[str]:
+    """That there is nothing to trace, where the corruption changes nothing."""
+    if bool(one["normalised"].isnull().all()):
+        return [
+            "The total effect is about 0: the corruption changes nothing, and no share is given."
+        ]
+    return []
 
 
 def averaged_lines(
@@ -121,7 +134,7 @@ def _windows(data: xr.Dataset, settings: dict[str, Any]) -> list[str]:
     if width == 1:
         return [f"{who}: one block at a time."]
     paper = " (the paper's text says [l−4, l+5])" if width == 10 else ""
-    return [f"{who}: windows {window_of(width)}, as in the reference's code{paper}."]
+    return [f"{who}: windows {window_of(width)}, placed as in the reference's code{paper}."]
 
 
 def _differs(one: xr.Dataset, first: xr.Dataset, target: str) -> list[str]:

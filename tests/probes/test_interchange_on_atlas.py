@@ -268,3 +268,9 @@ def test_every_engine_gives_the_same(
             rtol=0,
             atol=close32,
         )
+
+
+def test_a_field_that_no_prompt_has_is_refused() -> None:
+    facts = [wb.Prompt(f"{c}a", subject=c, target="x", group=c) for c in "bcdefghijk"]
+    with pytest.raises(wb.PromptError, match="no prompt has a field 'nosuch' to be paired within"):
+        Interchange(within="nosuch", subspace="means", k=1)(model("gpt2"), facts)

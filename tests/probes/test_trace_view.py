@@ -107,7 +107,7 @@ def test_the_heading_says_what_was_done() -> None:
         "noise on the subject's embeddings (3 σ, 3 draws)",
         "p(·Paris): clean 0.",
         "total effect +0.8 probability",
-        "windows [l−5, l+4], as in the reference's code (the paper's text says [l−4, l+5])",
+        "windows [l−5, l+4], placed as in the reference's code (the paper's text says [l−4, l+5])",
         "repair or undo",
         "top token is ·Rome, not the target ·Paris",
     ):
