@@ -1,0 +1,148 @@
+"""Take the app's pictures anew, of this build: python examples/screenshots/make.py (some minutes)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+from playwright.sync_api import Page, sync_playwright
+
+import workbench as wb
+from app.server import create_app, listen
+from lenses import (
+    Attention,
+    BackwardLens,
+    DirectAttribution,
+    EditEffect,
+    InputAttribution,
+    LogitLens,
+    NeuronView,
+    counterfactuals,
+)
+from probes import Ablate, CausalTrace, Patch, PathPatch
+from workbench.atlas import prompts_path
+from workbench.instrument import Instrument
+from workbench.jobs import Desk, ModelSpec, Request
+
+HERE = Path(__file__).parent
+SITES = ("resid_post", "attn_out", "mlp_out")
+EIFFEL = wb.Prompt(
+    "The Eiffel Tower is located in the city of",
+    target=" Paris",
+    foil=" Rome",
+    subject="Eiffel Tower",
+)
+Look = tuple[str, str, tuple[int, int], str]  # name of the picture, tab, size, more of the link
+
+
+def swapped(prompt: wb.Prompt) -> wb.Prompt:
+    """The prompt with the other name as its last giver, for patching."""
+    before, _, after = prompt.text.rpartition(str(prompt.foil))
+    return replace(prompt, corrupted=before + str(prompt.target) + after)
+
+
+def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
+    """What is measured, and what is looked at."""
+    lens, wide = LogitLens(sites=SITES), (1500, 1150)
+    yield (
+        [EIFFEL],
+        [
+            lens,
+            Attention(patterns=True),
+            DirectAttribution(),
+            InputAttribution(positions="all"),
+            BackwardLens(),
+            CausalTrace(),
+        ],
+        [
+            ("layers_light", "layers", (1900, 900), ""),
+            ("logit_lens_light", "logit_lens", (1400, 1000), ""),
+            ("logit_lens_dark", "logit_lens", (1400, 1000), ""),
+            ("attention_light", "attention", wide, "&layer=2"),
+            ("backward_lens_light", "backward_lens", wide, ""),
+            ("direct_attribution_light", "direct_attribution", wide, ""),
+            ("input_attribution_light", "input_attribution", wide, "&layer=6"),
+            ("causal_trace_light", "causal_trace", (1500, 980), "&layer=3&position=5"),
+            ("causal_trace_dark", "causal_trace", (1500, 980), "&layer=3&position=5"),
+        ],
+    )
+    classics = list(wb.PromptSet.read(prompts_path("classics")))
+    yield (
+        classics,
+        [LogitLens(), CausalTrace(samples=3), NeuronView(layer=4)],
+        [
+            ("causal_trace_set_light", "causal_trace", (1500, 1200), ""),
+            ("neurons_light", "neurons", (1500, 1200), ""),
+        ],
+    )
+    givers = [swapped(p) for p in list(wb.PromptSet.read(prompts_path("indirect_object")))[:12]]
+    yield (
+        givers,
+        [LogitLens(), Patch(), PathPatch(receivers=["v4.1"]), Ablate()],
+        [
+            ("patch_light", "patch", (1500, 1080), ""),
+            ("path_patch_light", "path_patch", (1500, 1080), ""),
+            ("ablate_light", "ablate", (1500, 1060), ""),
+        ],
+    )
+    edits = list(counterfactuals(wb.PromptSet.read(prompts_path("facts")), prompts=8))
+    yield edits, [LogitLens(), EditEffect()], [("edit_light", "edit", (1500, 1200), "")]
+
+
+@contextmanager
+def serving() -> Iterator[tuple[Desk, str]]:
+    """The app with its worker on the bundled model, and its address."""
+    with TemporaryDirectory() as home:
+        specs = {"atlas": ModelSpec("atlas")}
+        desk = Desk(Path(home), specs, devices=["cpu"], preload="atlas", threads=1)
+        desk.start()
+        server = listen(create_app(desk), port=0)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield desk, f"http://127.0.0.1:{server.port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            desk.stop()
+
+
+def shoot(page: Page, address: str, look: Look) -> None:
+    """One picture."""
+    name, tab, (width, height), more = look
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(f"{address}&tab={tab}{more}")
+    page.locator("[role=tabpanel]:visible .js-plotly-plot").first.wait_for(timeout=60_000)
+    if name.endswith("dark"):
+        page.get_by_role("switch").first.click(force=True)
+    if name == "causal_trace_set_light":
+        page.get_by_role("textbox", name="Over").click()
+        page.get_by_role("option", name="All prompts").click()
+    page.wait_for_timeout(4_000)  # figures are drawn one after another
+    page.screenshot(path=HERE / f"{name}.png")
+    if name.endswith("dark"):
+        page.get_by_role("switch").first.click(force=True)
+
+
+def main() -> None:
+    """Take all of them."""
+    with serving() as (desk, address), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        page = browser.new_page()
+        for prompts, instruments, looks in jobs():
+            number = desk.submit(Request("atlas", prompts, instruments))
+            print(desk.wait(number))
+            for look in looks:
+                shoot(page, f"{address}?job={number}", look)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
