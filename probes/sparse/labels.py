@@ -128,9 +128,8 @@ class Labeller:
 
     def _by_token(self, rule: Rule, encoded: EncodedPrompt, tokens: Tokens) -> Iterator[Example]:
         assert rule.of_token is not None  # the caller's
-        plain = _plain(encoded)
-        for number, position in enumerate(plain):
-            if self.level == "all" or position == plain[-1]:
+        for number, position in enumerate(_plain(encoded)):
+            if self.level == "all" or position == len(encoded) - 1:
                 text = tokens.text(encoded.ids[position])
                 yield Example(rule.name, (position,), rule.of_token(text, number))
 

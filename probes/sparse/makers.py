@@ -37,8 +37,10 @@ ACTED = (
     "The people near the river {w}",
     "On most days the children {w}",
 )
-VERBS = ("walk", "talk", "play", "work", "jump", "look", "open", "ask", "call", "clean", "cook")
-VERBS += ("help", "listen", "paint", "plant", "pull", "push", "rest", "turn", "visit", "wait")
+VERBS = (
+    *("walk", "talk", "play", "work", "jump", "look", "open", "ask", "call", "clean", "cook"),
+    *("help", "listen", "paint", "plant", "pull", "push", "rest", "turn", "visit", "wait"),
+)
 LEAST_LETTERS = 80  # of a piece of code or prose
 
 

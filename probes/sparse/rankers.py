@@ -60,7 +60,7 @@ def _auc(acts: Tensor, labels: Tensor) -> Tensor:
 
     ranks = torch.from_numpy(rankdata(acts.cpu().numpy(), axis=0))
     n1 = int(labels.sum())
-    u = ranks[labels.cpu()].sum(0) - n1 * (n1 + 1) / 2
+    u: Tensor = ranks[labels.cpu()].sum(0) - n1 * (n1 + 1) / 2
     return (u / (n1 * (len(labels) - n1)) - 0.5).abs()
 
 
@@ -73,7 +73,8 @@ def _information(acts: Tensor, labels: Tensor) -> Tensor:
         joint[:, value].scatter_add_(1, own, torch.ones(own.shape, dtype=torch.float64))
     joint /= len(labels)
     apart = joint.sum(1, keepdim=True) * joint.sum(2, keepdim=True)
-    return torch.special.xlogy(joint, joint / apart.clamp(min=1e-300)).sum((1, 2))
+    shared: Tensor = torch.xlogy(joint, joint / apart.clamp(min=1e-300))
+    return shared.sum((1, 2))
 
 
 def _l1(acts: Tensor, labels: Tensor) -> Tensor:

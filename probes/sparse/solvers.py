@@ -100,7 +100,7 @@ def fit_columns(
     """
     s = c * (balanced(labels) if weights is None else weights).to(columns)
     sign = 2 * labels.to(columns) - 1
-    parts = [_newton(part, sign, s) for part in columns.split(_together(columns))]
+    parts = [_newton(part, sign, s) for part in torch.split(columns, _together(columns))]
     theta, loss = (torch.cat(found) for found in zip(*parts, strict=True))
     return Fit(theta[:, :-1], theta[:, -1], loss)
 
@@ -117,7 +117,7 @@ def fit_each(scaled: Tensor, labels: Tensor, *, c: float = 1.0) -> Fit:
     s = c * balanced(labels).to(scaled)
     columns = scaled.T.contiguous()
     step = max(1, TOGETHER // len(labels))
-    parts = [_singles(part, labels.to(scaled), s) for part in columns.split(step)]
+    parts = [_singles(part, labels.to(scaled), s) for part in torch.split(columns, step)]
     weight, bias, decrement = (torch.cat(found) for found in zip(*parts, strict=True))
     if (hard := ~(decrement <= CLOSE**2 * len(labels)).cpu()).any():
         slow = fit_columns(columns[hard, None], labels, c=c)
@@ -168,21 +168,29 @@ def _curvature(p: Tensor, x: Tensor, weighted: Tensor, s: Tensor) -> Tensor:
 
 def _solved(curvature: Tensor, gradient: Tensor) -> Tensor:
     """[2, units] the 2 x 2 systems' solutions."""
-    a, b, d = curvature
-    g, h = gradient
+    a, b, d = curvature.unbind()
+    g, h = gradient.unbind()
     return torch.stack([d * g - b * h, a * h - b * g]) / (a * d - b * b)
 
 
-def fit_supports(scaled: Tensor, supports: Tensor, labels: Tensor, *, c: float = 1.0) -> Fit:
+def fit_supports(
+    scaled: Tensor, supports: Tensor, labels: Tensor, *, c: float = 1.0, even: bool = True
+) -> Fit:
     """One regression for each row of `supports` [P, k], indices of columns of [n, units].
 
     From 64 columns on, scikit-learn's newton-cholesky solves them one by one.
+
+    Args:
+        even: whether both classes weigh the same; each example does where not, as probabilities need.
     """
     if supports.shape[1] >= LARGE:
-        return _large(scaled, supports, labels, c)
+        return _large(scaled, supports, labels, c, even)
+    weights = balanced(labels) if even else torch.ones(len(labels), dtype=torch.float64)
     columns = scaled.T.contiguous()
     step = max(1, ELEMENTS // (supports.shape[1] * len(labels)))
-    parts = [fit_columns(columns[part], labels, c=c) for part in supports.split(step)]
+    parts = [
+        fit_columns(columns[part], labels, c=c, weights=weights) for part in torch.split(supports, step)
+    ]
     return Fit(
         torch.cat([p.weight for p in parts]),
         torch.cat([p.bias for p in parts]),
@@ -250,11 +258,15 @@ def _descend(
     return new_theta, new_z, new
 
 
-def _large(scaled: Tensor, supports: Tensor, labels: Tensor, c: float) -> Fit:
+def _large(scaled: Tensor, supports: Tensor, labels: Tensor, c: float, even: bool) -> Fit:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(
-        C=c, class_weight="balanced", solver="newton-cholesky", tol=1e-8, max_iter=MOST_STEPS
+        C=c,
+        class_weight="balanced" if even else None,
+        solver="newton-cholesky",
+        tol=1e-8,
+        max_iter=MOST_STEPS,
     )
     weight, bias = [], []
     for support in supports:
@@ -265,4 +277,5 @@ def _large(scaled: Tensor, supports: Tensor, labels: Tensor, c: float) -> Fit:
     sign = 2 * labels.to(scaled) - 1
     z = (scaled.T[supports] * theta[0][..., None]).sum(1) + theta[1][:, None]
     ridge = torch.ones_like(theta[0][0])
-    return Fit(*theta, _loss(theta[0], z, sign, c * balanced(labels).to(scaled), ridge))
+    weights = balanced(labels).to(scaled) if even else torch.ones_like(sign)
+    return Fit(*theta, _loss(theta[0], z, sign, c * weights, ridge))

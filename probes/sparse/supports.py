@@ -5,7 +5,7 @@ Only "exhaustive" is optimal, and only over its shortlist: of least training los
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
@@ -87,7 +87,7 @@ def supports(
 
 def telescope(
     scaled: Tensor, labels: Tensor, ranking: Tensor, ks: Sequence[int], *, c: float = 1.0
-) -> Mapping[int, Support]:
+) -> dict[int, Support]:
     """Fit, keep the largest weights, fit again: see `supports`."""
     units = top(ranking, max(ks))
     found: dict[int, Support] = {}
