@@ -78,6 +78,7 @@ def test_public_names() -> None:
     assert probes.__all__ == [
         "Ablate",
         "CausalTrace",
+        "SparseProbe",
     ]
     relied_on = {
         "load",

@@ -72,8 +72,8 @@ class Labeller:
     """Makes examples of prompts.
 
     Attributes:
-        features: those to take: names of labels, or rules (see `probes.sparse.predicates.rule_of`);
-            where empty, every label and span that there is.
+        features: those to take: names of labels, or rules (see `probes.sparse.predicates.rule_of`),
+            which give way to a label of the same name; where empty, every label and span there is.
         level: "last": a prompt's labels are of its last token; "all": they are of each of its tokens,
             and a span's of each token of the span, which says more than the prompt's; special tokens
             are no examples; "span": an example a span.
@@ -110,7 +110,7 @@ class Labeller:
         tokens: Tokens,
     ) -> Iterator[Example]:
         rule = rule_of(name)
-        if rule is not None and rule.of_prompt is not None:
+        if label is None and rule is not None and rule.of_prompt is not None:
             label = rule.of_prompt(encoded.prompt)
         if self.level == "span":
             yield from (self._pooled(span) for span in spans)

@@ -189,7 +189,8 @@ def fit_supports(
     columns = scaled.T.contiguous()
     step = max(1, ELEMENTS // (supports.shape[1] * len(labels)))
     parts = [
-        fit_columns(columns[part], labels, c=c, weights=weights) for part in torch.split(supports, step)
+        fit_columns(columns[part], labels, c=c, weights=weights)
+        for part in torch.split(supports, step)
     ]
     return Fit(
         torch.cat([p.weight for p in parts]),
