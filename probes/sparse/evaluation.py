@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from probes.sparse.controls import online_code
 from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
 from probes.sparse.known import Feature, Known
 from probes.sparse.labels import Pool
@@ -174,12 +175,20 @@ def _evaluate(
         task = Examples(one.control[index], one.groups[index], one.part[index])
         controls = held_out(own["control"], cell.ranking_control, task, asked.ks, **how)  # type: ignore[arg-type]
     numbers = [_numbers(probes[k], controls.get(k), cell) for k in asked.ks]
-    found = {name: torch.tensor([n[name] for n in numbers]) for name in numbers[0]}
+    found = {name: _real([n[name] for n in numbers]) for name in numbers[0]}
+    found["compression"] = _real(
+        [
+            online_code(
+                own["task"][:, probes[k].units], examples.labels, examples.groups, asked.seed
+            )
+            for k in asked.ks
+        ]
+    )
     straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
-    found["direction_f1"] = torch.tensor(straight.scores.f1)
+    found["direction_f1"] = _real(straight.scores.f1)
     if asked.dense:
         whole = dense(own["dense"], examples, c=asked.c, seed=asked.seed)
-        found["dense_f1"] = torch.tensor(whole.scores.f1)
+        found["dense_f1"] = _real(whole.scores.f1)
     held = examples.labels[examples.test].double().mean()
     found |= {"all_positive": 2 * held / (1 + held), "random": held}
     slots = max(asked.ks)
@@ -209,9 +218,12 @@ def _numbers(probe: Probe, control: Probe | None, cell: _Cell) -> dict[str, floa
         "validation_f1": held.validation,
         "control_f1": missed,
         "selectivity": held.scores.f1 - missed,
-        "compression": probe.compression,
         "p": p,
     }
+
+
+def _real(values: float | list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _by_strength(probe: Probe) -> Tensor:

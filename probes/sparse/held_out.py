@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.sparse.controls import online_code
 from probes.sparse.scores import Scores, best_threshold, f1_interval, scores
 from probes.sparse.solvers import Scale
 from probes.sparse.supports import Method, supports
@@ -70,7 +69,6 @@ class Probe:
         weight: [k] of activations as they are, and bias: logit = weight . a + bias.
         strongest: [k] units by falling weight of standardised activations.
         held_out: its figures.
-        compression: bits of a uniform code over bits of the online code.
     """
 
     units: Tensor
@@ -78,7 +76,6 @@ class Probe:
     bias: float
     strongest: Tensor
     held_out: Direction
-    compression: float
 
 
 def held_out(
@@ -112,7 +109,6 @@ def held_out(
             bias=float(one.bias - weight @ scale.mean[one.units]),
             strongest=one.units[order],
             held_out=direction(one.scores(scaled), examples, seed=seed),
-            compression=online_code(scaled[:, one.units], examples.labels, examples.groups, seed),
         )
     return probes
 

@@ -25,9 +25,11 @@ from workbench.prompts import Prompt, PromptSet
 from workbench.store.activations import Store
 
 if TYPE_CHECKING:
+    import polars as pl
     import xarray as xr
 
     from workbench.figures.panels import Panel
+    from workbench.report.sections import Section
 
 __all__ = ["SparseProbe"]
 
@@ -253,6 +255,13 @@ class SparseProbe(SetLevel):
         from probes.sparse.panels import panels
 
         return panels(data)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """Each feature's best layer, and F1 along the layers."""
+        from probes.sparse.report import section
+
+        return section(rows, data)
 
 
 def _by_feature(values: Sequence[int]) -> Named:

@@ -89,7 +89,7 @@ def p_values(families: Sequence[Tensor]) -> list[Tensor]:
 
 def _share(greatest: Tensor, observed: Tensor) -> Tensor:
     reach = len(greatest) - torch.searchsorted(greatest, observed - TIE)
-    return (reach + 1) / (len(greatest) + 1)
+    return (reach + 1).double() / (len(greatest) + 1)
 
 
 def max_t(

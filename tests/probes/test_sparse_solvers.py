@@ -8,8 +8,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformer_lens.tools.analysis.sparse_probing import fit_sparse_probe
 
-from probes.sparse.rankers import rank
+from probes.sparse.held_out import Examples, dense, held_out
+from probes.sparse.rankers import RANKERS, rank
 from probes.sparse.solvers import Scale, fit_each, fit_supports
+from probes.sparse.splits import split_by_group
 from probes.sparse.supports import METHODS, supports
 from workbench import ModelError
 
@@ -133,3 +135,50 @@ def test_exhaustive_is_the_least_loss_of_all_subsets() -> None:
     swap = supports(x, labels, rank(acts, labels), [2], method="swap", shortlist=5)[2]
     telescope = supports(x, labels, rank(acts, labels), [2])[2]
     assert found[2].loss <= swap.loss <= telescope.loss
+
+
+def probed(
+    acts: torch.Tensor, labels: torch.Tensor, ks: list[int], ranker: str = "mean_difference"
+) -> dict[int, float]:
+    """Held-out F1 by k, and of a dense probe (k = 0); groups of four examples."""
+    groups = torch.arange(len(labels)) // 4
+    examples = Examples(labels, groups, split_by_group(labels, groups, "x"))
+    ranking = rank(acts[examples.train], labels[examples.train], ranker)  # type: ignore[arg-type]
+    found = {k: one.held_out.scores.f1 for k, one in held_out(acts, ranking, examples, ks).items()}
+    return {0: dense(acts, examples).scores.f1, **found}
+
+
+@pytest.mark.parametrize("ranker", RANKERS)
+def test_one_planted_neuron_is_found_by_every_ranker(ranker: str) -> None:
+    random = torch.Generator().manual_seed(5)
+    acts = torch.randn(800, 30, generator=random, dtype=torch.float64)
+    labels = (torch.rand(800, generator=random) < 0.3).long()
+    acts[:, 9] = 3.0 * labels + 0.1 * acts[:, 9]
+    assert probed(acts, labels, [1], ranker)[1] == 1.0
+
+
+def test_superposed_pair_conjunction_and_exclusive_or() -> None:
+    """Of two units in {0, 1}: (1, 1) but not (1, 0) or (0, 1); and one of them but not both."""
+    random = torch.Generator().manual_seed(6)
+    acts = 0.1 * torch.randn(1200, 20, generator=random, dtype=torch.float64)
+    a, b = (torch.rand(2, 1200, generator=random) < 0.5).long()
+    acts[:, 4] += a
+    acts[:, 11] += b
+    both = probed(acts, a * b, [1, 2])
+    assert both[2] > 0.95  # a plane cuts off one corner
+    assert both[1] < 0.75  # one unit calls half of its own right: F1 2/3
+    either = a ^ b
+    found = probed(acts, either, [2])
+    for f1 in found.values():
+        assert f1 < 0.72  # of calling everything positive: 2/3
+    product = torch.cat([acts, ((acts[:, 4] - 0.5) * (acts[:, 11] - 0.5))[:, None]], dim=1)
+    assert probed(product, either, [1])[1] > 0.97
+
+
+def test_shuffled_labels_are_at_the_baseline() -> None:
+    """No better than calling everything positive, within four standard errors of F1."""
+    random = torch.Generator().manual_seed(7)
+    acts = torch.randn(2000, 50, generator=random, dtype=torch.float64)
+    labels = (torch.rand(2000, generator=random) < 0.3).long()
+    for f1 in probed(acts, labels, [1, 4, 16]).values():
+        assert f1 < 2 * 0.3 / 1.3 + 4 * 0.035  # 400 test examples, 120 positives

@@ -70,12 +70,22 @@ def test_given_splits_are_taken_and_checked() -> None:
 
 
 def test_scores_and_baselines() -> None:
-    """Average precision is of the scores, not of the predictions."""
+    """Against scikit-learn, with ties. Average precision is of the scores, not the predictions."""
     random = generator(1)
     labels = (torch.rand(200, generator=random) < 0.2).long()
-    logits = labels + torch.randn(200, generator=random)
-    found = scores(logits, labels, 0.5)
-    assert found.average_precision == metrics.average_precision_score(labels, logits)
+    logits = (labels + torch.randn(200, generator=random)).round(decimals=1)
+    found, said = scores(logits, labels, 0.5), logits > 0.5
+    for name, expected in {
+        "f1": metrics.f1_score(labels, said),
+        "precision": metrics.precision_score(labels, said),
+        "recall": metrics.recall_score(labels, said),
+        "mcc": metrics.matthews_corrcoef(labels, said),
+        "average_precision": metrics.average_precision_score(labels, logits),
+        "roc_auc": metrics.roc_auc_score(labels, logits),
+    }.items():
+        assert getattr(found, name) == pytest.approx(expected, rel=1e-12), name
+    nothing = scores(logits, labels, 100.0)
+    assert (nothing.f1, nothing.precision, nothing.mcc) == (0.0, 0.0, 0.0)
     share = float(labels.double().mean())
     ones = torch.ones_like(labels)
     assert found.all_positive == pytest.approx(metrics.f1_score(labels, ones), rel=1e-12)
