@@ -25,6 +25,7 @@ from workbench.prompts import Prompt, PromptSet
 from workbench.store.activations import Store
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import polars as pl
     import xarray as xr
 
@@ -241,6 +242,27 @@ class SparseProbe(SetLevel):
         from probes.sparse.rows import rows
 
         return rows(data)
+
+    @classmethod
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
+        """Held-out F1 of every feature at every layer, for the smallest and the largest k.
+
+        Args:
+            data, theme: as for every instrument.
+            prompt, selected: have no meaning here, where a result speaks of all prompts.
+            options: `k`, for one k alone.
+        """
+        from probes.sparse.figures import figure
+
+        return figure(data, theme=theme, **options)
 
     @classmethod
     def panels(

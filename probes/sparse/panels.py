@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 
-from workbench.figures.panels import Heat, Line, Lines, Panel
-from workbench.figures.scale import Scale
+from workbench.figures.panels import Line, Lines, Panel
 
 __all__ = ["panels"]
 
@@ -15,15 +15,17 @@ MOST_LINES = 4
 
 
 def panels(data: xr.Dataset) -> Sequence[Panel]:
-    """Of the smallest k and the largest: lines with intervals for few features, a heat map for many."""
+    """Of the smallest k and the largest: lines with intervals, of the best few features by validation."""
     ks = data["k"].values.tolist()
-    found: list[Panel] = []
-    for k in dict.fromkeys((ks[0], ks[-1])):
-        of_k = data.sel(k=k)
-        title = f"Held-out F1, {k} unit{'s' if k > 1 else ''}"
-        few = data.sizes["feature"] <= MOST_LINES
-        found.append(_lines(of_k, k, title) if few else _heat(of_k["f1"], f"f1-{k}", title))
-    return found
+    best = data["validation_f1"].max(("layer", "k")).values
+    few = sorted(np.argsort(-best, kind="stable")[:MOST_LINES].tolist())
+    more = f", best {MOST_LINES} of {len(best)} features" if len(best) > MOST_LINES else ""
+    return [
+        _lines(
+            data.sel(k=k).isel(feature=few), k, f"Held-out F1, {k} unit{'s' if k > 1 else ''}{more}"
+        )
+        for k in dict.fromkeys((ks[0], ks[-1]))
+    ]
 
 
 def _lines(of_k: xr.Dataset, k: int, title: str) -> Lines:
@@ -38,7 +40,3 @@ def _lines(of_k: xr.Dataset, k: int, title: str) -> Lines:
         if one["control_f1"].notnull().any():
             lines["control task"] = Line(one["control_f1"], control=True)
     return Lines(f"f1-{k}", title, lines, ends=(0.0, 1.0))
-
-
-def _heat(f1: xr.DataArray, name: str, title: str) -> Heat:
-    return Heat(name, title, f1.transpose("layer", "feature"), Scale("F1", "F1", "blue", 0.0, 1.0))

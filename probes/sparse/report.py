@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 import xarray as xr
 
-from probes.sparse.panels import panels
-from workbench.figures import layer_panels, themed
+from probes.sparse.figures import figure
 from workbench.report.sections import Listing, Plot, Section
 
 __all__ = ["section"]
@@ -23,15 +22,12 @@ def section(rows: pl.LazyFrame, data: xr.Dataset | None) -> Section:
     shown = table.with_columns(
         pl.col(name).cast(pl.List(pl.String)).list.join(", ") for name in ("units", "weights")
     )
-    figure = layer_panels(
-        {"Sparse probes": panels(data)}, themed("light"), layer=None, position=None
-    )
     said = (
-        "F1 on test groups, which neither fit nor threshold have seen; bands are 95% bootstrap intervals "
-        "over test groups, at each layer by itself."
+        "F1 on test groups, which neither fit nor threshold have seen, of the smallest and the largest "
+        "number of units. The text under the pointer has the 95% bootstrap interval over test groups."
     )
     return Section(
-        plots=[Plot("Held-out F1", said, figure, shown)],
+        plots=[Plot("Held-out F1", said, figure(data), shown)],
         listings=[_best(shown)],
         remarks=[
             "A probe says that a feature can be read off some units, not that the model uses them there: "

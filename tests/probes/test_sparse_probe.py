@@ -161,7 +161,12 @@ def test_rows_figure_and_report(tmp_path: Path) -> None:
     keys = ["feature", "site", "layer", "k", "threshold", "f1", "f1_low", "f1_high", "p"]
     assert list(rows[0])[:11] == [*keys, "selectivity", "units"]
     assert all(len(row["units"]) == row["k"] == len(row["weights"]) for row in rows)
-    assert len(result.plot().data) > 0
+    shown = result.plot()
+    np.testing.assert_allclose(shown.data[1].z, result.data["f1"].sel(k=3))
+    assert shown.data[0].text[0][0].startswith(f"{rows[0]['f1']:.2f}".removeprefix("0"))
+    assert [panel.name for panel in SparseProbe.panels(result.data)] == ["f1-1", "f1-3"]
+    with pytest.raises(wb.ResultError, match="no k 2"):
+        result.plot(k=2)
     done = report(
         hooked, prompts(), [SparseProbe(k=K, permutations=20)], tmp_path / "out", shard_size=9
     )
