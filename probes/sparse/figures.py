@@ -30,7 +30,11 @@ def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> g
         ResultError: the result has no such k.
     """
     known, look = data["k"].values.tolist(), themed(theme)
-    ks = list(dict.fromkeys((known[0], known[-1]))) if k is None else [chosen("k", k, data["k"].values)]
+    ks = (
+        list(dict.fromkeys((known[0], known[-1])))
+        if k is None
+        else [chosen("k", k, data["k"].values)]
+    )
     traces = [_heat(data.sel(k=one), number, look) for number, one in enumerate(ks)]
     return go.Figure(traces, _layout(data, ks, look))
 

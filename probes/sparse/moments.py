@@ -46,12 +46,12 @@ class Moments:
             labels: [features, N]: 1, 0, or -1 for what is no example of the feature.
         """
         shift = acts[0].double()  # an example: what is constant then has a spread of exactly 0
-        centred = acts.double() - shift
+        centred = acts.double().sub_(shift) if acts.dtype != torch.float64 else acts - shift
         member = torch.stack([labels == 0, labels == 1], dim=1).double()  # [features, 2, N]
         count = member.sum(-1)
         of_one = count.clamp(min=1)[..., None]
         mean = (member @ centred) / of_one
-        spread = (member @ centred.square()) - count[..., None] * mean.square()
+        spread = (member @ centred.square_()) - count[..., None] * mean.square()
         there = (count > 0)[..., None]
         return cls(count, torch.where(there, mean + shift, 0.0), spread.clamp(min=0))
 

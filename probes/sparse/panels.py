@@ -19,11 +19,9 @@ def panels(data: xr.Dataset) -> Sequence[Panel]:
     ks = data["k"].values.tolist()
     best = data["validation_f1"].max(("layer", "k")).values
     few = sorted(np.argsort(-best, kind="stable")[:MOST_LINES].tolist())
-    more = f", best {MOST_LINES} of {len(best)} features" if len(best) > MOST_LINES else ""
+    more = f" ({MOST_LINES} of {len(best)})" if len(best) > MOST_LINES else ""
     return [
-        _lines(
-            data.sel(k=k).isel(feature=few), k, f"Held-out F1, {k} unit{'s' if k > 1 else ''}{more}"
-        )
+        _lines(data.sel(k=k).isel(feature=few), k, f"F1, {k} unit{'s' if k > 1 else ''}{more}")
         for k in dict.fromkeys((ks[0], ks[-1]))
     ]
 

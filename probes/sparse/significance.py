@@ -105,7 +105,7 @@ def max_t(
     order = groups.argsort(stable=True)
     offsets = torch.arange(len(groups)) - drawn.start[groups[order]]
     arranged = drawn.arranged(groups[order], offsets).to(acts)
-    shift = acts.double().mean(0)
+    shift = acts.mean(0, dtype=torch.float64)
     found = [
         statistics(
             arranged @ part, arranged.sum(1), len(acts), part.double().mean(0), _spread(part)

@@ -105,14 +105,14 @@ def fit_columns(
     return Fit(theta[:, :-1], theta[:, -1], loss)
 
 
-def fit_each(scaled: Tensor, labels: Tensor, *, c: float = 1.0) -> Fit:
+def fit_each(scaled: Tensor, labels: Tensor, *, c: float = 1.0) -> tuple[Tensor, Tensor]:
     """One regression on each column of [n, units] by itself: k = 1 for every neuron.
 
     The systems are 2 x 2. Plain Newton steps in float32 come close, steps of a float64 gradient with the
     last curvature the rest of the way; columns on which that fails are solved by `fit_columns`.
 
     Returns:
-        A fit with weight [units, 1], bias and loss [units].
+        [units] weights, and [units] biases.
     """
     s = c * balanced(labels).to(scaled)
     columns = scaled.T.contiguous()
@@ -122,10 +122,7 @@ def fit_each(scaled: Tensor, labels: Tensor, *, c: float = 1.0) -> Fit:
     if (hard := ~(decrement <= CLOSE**2 * len(labels)).cpu()).any():
         slow = fit_columns(columns[hard, None], labels, c=c)
         weight[hard], bias[hard] = slow.weight[:, 0], slow.bias
-    z = torch.addcmul(bias[:, None], weight[:, None], columns)
-    sign = 2 * labels.to(scaled) - 1
-    loss = _loss(weight[:, None], z, sign, s, torch.ones_like(weight[:1]))
-    return Fit(weight[:, None], bias, loss)
+    return weight, bias
 
 
 def _singles(x: Tensor, labels: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,7 +130,7 @@ def _singles(x: Tensor, labels: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tens
     want = torch.stack([(s @ labels).expand(len(x)), x @ (s * labels)])
     near = x.float()
     weighted, low = s.float() * near, s.float()
-    theta = torch.zeros_like(want)  # bias, weight
+    theta = _first(near, weighted, low, want.float())  # bias, weight
     for _ in range(FAST_STEPS):
         p = torch.sigmoid(torch.addcmul(theta[0, :, None].float(), theta[1, :, None].float(), near))
         gradient = _slope(p, weighted, low, want.float(), theta.float())
@@ -151,6 +148,14 @@ def _singles(x: Tensor, labels: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tens
         if (decrement <= CLOSE**2 * x.shape[1]).all():
             break
     return theta[1], theta[0], decrement
+
+
+def _first(x: Tensor, weighted: Tensor, s: Tensor, want: Tensor) -> Tensor:
+    """[2, units] Newton's step from 0, where every probability is 1/2."""
+    first = x @ s
+    half, each = torch.stack([s.sum().expand(len(x)), first]) / 2, s.sum().expand(len(x)) / 4
+    curvature = torch.stack([each, first / 4, torch.einsum("un,un->u", weighted, x) / 4 + 1])
+    return -_solved(curvature, half - want)
 
 
 def _slope(p: Tensor, weighted: Tensor, s: Tensor, want: Tensor, theta: Tensor) -> Tensor:
@@ -186,10 +191,9 @@ def fit_supports(
     if supports.shape[1] >= LARGE:
         return _large(scaled, supports, labels, c, even)
     weights = balanced(labels) if even else torch.ones(len(labels), dtype=torch.float64)
-    columns = scaled.T.contiguous()
     step = max(1, ELEMENTS // (supports.shape[1] * len(labels)))
     parts = [
-        fit_columns(columns[part], labels, c=c, weights=weights)
+        fit_columns(scaled.T[part], labels, c=c, weights=weights)
         for part in torch.split(supports, step)
     ]
     return Fit(

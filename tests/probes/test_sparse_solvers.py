@@ -37,18 +37,18 @@ def reference(x: torch.Tensor, labels: torch.Tensor, c: float) -> tuple[np.ndarr
 def test_coefficients_are_scikit_learns(c: float) -> None:
     """1e-5 relative; of those near 0, to 1e-8, where scikit-learn's own tolerance ends."""
     x, labels = data()
-    each = fit_each(x, labels, c=c)
+    weights, biases = fit_each(x, labels, c=c)
     wide = torch.tensor([[0, 1, 2, 5], [3, 2, 9, 11]])
     several = fit_supports(x, wide, labels, c=c)
     for unit in set(range(x.shape[1])) - {5}:  # scikit-learn begins at a constant one's minimum
         weight, bias = reference(x[:, [unit]], labels, c)
-        np.testing.assert_allclose(each.weight[unit], weight, rtol=1e-5, atol=1e-8)
-        np.testing.assert_allclose(each.bias[unit], bias, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(weights[unit], weight[0], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(biases[unit], bias, rtol=1e-5, atol=1e-8)
     for row, support in enumerate(wide):
         weight, bias = reference(x[:, support], labels, c)
         np.testing.assert_allclose(several.weight[row], weight, rtol=1e-5, atol=1e-8)
         np.testing.assert_allclose(several.bias[row], bias, rtol=1e-5, atol=1e-8)
-    assert each.weight[5] == 0  # the constant column
+    assert weights[5] == 0  # the constant column
 
 
 def test_coefficients_are_transformer_lens() -> None:
@@ -94,7 +94,8 @@ def test_scales_do_not_change_predictions() -> None:
     logits = []
     for made in (acts, acts * scales):
         x = Scale.of(made)(made)
-        logits.append(fit_each(x, labels).weight[:, 0] * x + fit_each(x, labels).bias)
+        weight, bias = fit_each(x, labels)
+        logits.append(weight * x + bias)
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-9, atol=1e-9)
 
 
