@@ -64,14 +64,14 @@ def first_pass(captures: Captures, site: str, known: Known, pool: Pool) -> dict[
 
 
 def finite(acts: Tensor, site: str, layer: int) -> Tensor:
-    """The activations.
+    """The activations, float32 at least, since sums of them are taken.
 
     Raises:
         ModelError: some of them are NaN or infinite.
     """
     if not acts.isfinite().all():
         raise ModelError(f"{site}, layer {layer}: activations that are not finite; try float32")
-    return acts
+    return acts.to(torch.promote_types(acts.dtype, torch.float32))
 
 
 def _of_feature(one: Feature, rows: Rows, acts: Tensor) -> dict[str, Tensor]:
