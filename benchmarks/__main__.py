@@ -21,6 +21,7 @@ from benchmarks import (
     input_attribution,
     logit_lens,
     page,
+    sparse_probe,
     tuned,
 )
 
@@ -32,6 +33,7 @@ PARTS = {
     "input_attribution": input_attribution.run,
     "logit_lens": logit_lens.run,
     "page": page.run,
+    "sparse_probe": sparse_probe.run,
     "tuned": tuned.run,
 }
 PACKAGES = ("torch", "transformers", "transformer-lens", "dash", "plotly")

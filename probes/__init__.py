@@ -7,6 +7,7 @@ from probes.circuits.span_instrument import SpanTrace
 from probes.interchange.instrument import Interchange
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
+from probes.sparse.instrument import SparseProbe
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Patch",
     "PathPatch",
     "SpanTrace",
+    "SparseProbe",
 ]

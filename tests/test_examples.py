@@ -202,3 +202,15 @@ def test_ablation_compares_memorised_with_held_out_text(
     assert layer == 1
     assert min(effects) > 2 * control > 0
     assert "Plotly" in (tmp_path / "short_circuits.html").read_text(encoding="utf-8")
+
+
+def test_sparse_probes_stand_above_their_controls(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "sparse_probing.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()[1:7]
+    for line in lines:
+        assert float(line.split(")")[1].split()[0]) <= 0.05, line
+    assert float(lines[0].split()[3]) > 0.9  # one neuron for the language relation
+    assert (tmp_path / "sparse_probing.html").is_file()

@@ -84,6 +84,7 @@ def test_public_names() -> None:
         "Patch",
         "PathPatch",
         "SpanTrace",
+        "SparseProbe",
     ]
     relied_on = {
         "load",

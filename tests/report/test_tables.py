@@ -46,8 +46,15 @@ def test_chunks_of_different_types_join() -> None:
     assert table["x"].sum() == CHUNK + 0.5
 
 
+def test_lists_of_numbers_keep_their_type() -> None:
+    table = frame([{"units": [3, 1], "weights": [0.5, 2.0]}, {"units": [], "weights": None}])
+    assert table.schema == {"units": pl.List(pl.Int64), "weights": pl.List(pl.Float64)}
+    assert table["units"].to_list() == [[3, 1], []]
+
+
 @pytest.mark.parametrize(
-    ("values", "found"), [((1, "a"), "int, str"), (({},), "dict"), (([1.0],), "lists of")]
+    ("values", "found"),
+    [((1, "a"), "int, str"), (({},), "dict"), ((["a"],), "lists of"), (([1, 0.5],), "lists of")],
 )
 def test_values_of_no_plain_type_are_refused(values: tuple[Any, ...], found: str) -> None:
     with pytest.raises(ResultError, match=f"column 'x' .*{found}"):

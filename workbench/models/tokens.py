@@ -58,7 +58,7 @@ class EncodedPrompt:
             PromptError: no subject, or one that does not occur exactly once; or the tokenizer does
                 not say which characters its tokens are of.
         """
-        inside = self._inside(*self._subject_characters())
+        inside = self.inside(*self._subject_characters())
         if not inside:
             raise PromptError(f"subject {self.prompt.subject!r} covers no token of the prompt")
         return inside[0], inside[-1]
@@ -93,10 +93,14 @@ class EncodedPrompt:
                 f"prompt {self.text[:40]!r} is no chat: give it as messages to use positions {role!r}"
             )
         spans = self.chat.spans(role)
-        return sorted({i for start, end in spans for i in self._inside(start, end)})
+        return sorted({i for start, end in spans for i in self.inside(start, end)})
 
-    def _inside(self, start: int, end: int) -> list[int]:
-        """The tokens that hold a character of [start, end)."""
+    def inside(self, start: int, end: int) -> list[int]:
+        """The tokens that hold a character of [start, end), ascending.
+
+        Raises:
+            PromptError: the tokenizer does not say which characters its tokens are of.
+        """
         if not any(stop for _, stop in self.spans):
             raise PromptError(
                 "the tokenizer does not say which characters its tokens are of (it is a slow one): give "

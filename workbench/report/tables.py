@@ -17,12 +17,13 @@ __all__ = ["frame", "settle", "write"]
 CHUNK = 20_000  # rows that are Python objects at a time
 PAIRS = pl.List(pl.Struct({"token": pl.String, "score": pl.Float64}))
 PLAIN = {bool: pl.Boolean(), int: pl.Int64(), float: pl.Float64(), str: pl.String()}
+NUMBERS = {int: pl.Int64(), float: pl.Float64()}
 
 Row = Mapping[str, Any]
 
 
 def frame(rows: Iterable[Row]) -> pl.DataFrame:
-    """Rows as a table: whole numbers, floats, texts, and [token, score] pairs as structs.
+    """Rows as a table: numbers, texts, lists of numbers, and [token, score] pairs as structs.
 
     A column without a value has the type Null; see `settle`.
 
@@ -73,6 +74,9 @@ def _part(rows: Sequence[Row]) -> pl.DataFrame:
 def _column(name: str, values: Sequence[Any]) -> pl.Series:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {list}:
+        inner = {type(item) for one in values if one is not None for item in one}
+        if len(inner) == 1 and inner <= NUMBERS.keys():
+            return pl.Series(name, values, dtype=pl.List(NUMBERS[inner.pop()]))
         return _pairs(name, values)
     if kinds == {int, float}:
         kinds = {float}
@@ -90,6 +94,6 @@ def _pairs(name: str, values: Sequence[list[Any] | None]) -> pl.Series:
         ]
     except (TypeError, ValueError):
         raise ResultError(
-            f"column {name!r} of the rows: expected lists of [token, score]"
+            f"column {name!r} of the rows: expected lists of numbers of one type, or of [token, score]"
         ) from None
     return pl.Series(name, structs, dtype=PAIRS)

@@ -1,0 +1,254 @@
+"""From the first pass's moments to the result: shortlists, the second pass, probes, figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.sparse.controls import online_code
+from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
+from probes.sparse.known import Feature, Known
+from probes.sparse.labels import Pool
+from probes.sparse.moments import Moments
+from probes.sparse.passes import Columns
+from probes.sparse.rankers import Ranker, by_moments, top
+from probes.sparse.significance import p_values, statistics
+from probes.sparse.supports import Method
+from workbench.errors import SettingError
+from workbench.instrument import Measured, Named, State
+from workbench.models.protocol import Model
+
+__all__ = ["Asked", "evaluated"]
+
+CELL = ("feature", "layer", "k")
+UNITS: Mapping[str, str] = {
+    "threshold": "logit",
+    "compression": "bit / bit",
+    "mcc": "correlation",
+    "p": "probability",
+    "average_precision": "share",
+    "precision": "share",
+    "recall": "share",
+    "roc_auc": "share",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the second pass: settings of `SparseProbe`."""
+
+    site: str
+    positions: str
+    pool: Pool
+    ks: Sequence[int]
+    method: Method
+    ranker: Ranker
+    shortlist: int
+    dense: bool
+    c: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A feature at a layer: ranked units of its task and of its control."""
+
+    chosen: Tensor
+    ranking: Tensor
+    chosen_control: Tensor
+    ranking_control: Tensor
+    difference: Tensor
+    p: Tensor | None
+
+
+def evaluated(asked: Asked, known: Known, state: State, model: Model) -> Measured:
+    """All variables of a result but the counts.
+
+    Raises:
+        SettingError: k is larger than the site has units.
+    """
+    layers = sorted({int(name.split(".")[0]) for name in state})
+    cells = _cells(asked, known, state, layers)
+    columns = _second_pass(asked, known, cells, model)
+    found = [
+        [
+            _evaluate(asked, known, number, one, layer, cells[one.name, layer], columns)
+            for layer in layers
+        ]
+        for number, one in enumerate(known.features.values())
+    ]
+    return _named(asked, known, found)
+
+
+def _cells(
+    asked: Asked, known: Known, state: State, layers: Sequence[int]
+) -> dict[tuple[str, int], _Cell]:
+    family = _p_values(known, state, layers)
+    found = {}
+    for layer in layers:
+        prefix = f"{layer}.train."
+        for number, one in enumerate(known.features.values()):
+            moments = Moments(
+                *(state[f"{prefix}{part}"][number] for part in ("count", "mean", "spread"))
+            )
+            _require(asked, moments, layer)
+            scores = by_moments(moments, asked.ranker).nan_to_num(nan=0.0)
+            chosen = top(scores, max(asked.shortlist, *asked.ks))
+            found[one.name, layer] = _Cell(
+                chosen[0],
+                scores[0][chosen[0]],
+                chosen[1],
+                scores[1][chosen[1]],
+                moments.mean_difference()[0],
+                family.get((one.name, layer)),
+            )
+    return found
+
+
+def _require(asked: Asked, moments: Moments, layer: int) -> None:
+    units = moments.mean.shape[-1]
+    if max(asked.ks) > units:
+        raise SettingError(
+            f"sparse_probe: k is {max(asked.ks)}: {asked.site} has {units} units at layer {layer}"
+        )
+
+
+def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[str, int], Tensor]:
+    names = [(one, layer) for one in known.features for layer in layers]
+    found = []
+    for one, layer in names:
+        if f"{layer}.sums" not in state:
+            return {}
+        number = list(known.features).index(one)
+        parts = (state[f"{layer}.whole.{part}"][number] for part in ("count", "mean", "spread"))
+        moments = Moments(*parts)
+        mean, spread = moments.whole()
+        sums, positives = state[f"{layer}.sums"][number], state[f"{layer}.positives"][number]
+        found.append(statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0]))
+    return dict(zip(names, p_values(found), strict=True))
+
+
+def _second_pass(
+    asked: Asked, known: Known, cells: Mapping[tuple[str, int], _Cell], model: Model
+) -> State:
+    from workbench.passes import gather
+
+    wanted = {
+        key: {
+            "task": cell.chosen,
+            "control": cell.chosen_control,
+            "difference": cell.difference[:, None],
+        }
+        | ({"dense": torch.arange(len(cell.difference))} if asked.dense else {})
+        for key, cell in cells.items()
+    }
+    second = Columns(asked.site, asked.positions, asked.pool, known, wanted)
+    (gathered,) = gather(model, known.prompts, [second])
+    assert gathered.state is not None  # a set-level instrument's
+    return gathered.state
+
+
+def _evaluate(
+    asked: Asked,
+    known: Known,
+    number: int,
+    one: Feature,
+    layer: int,
+    cell: _Cell,
+    columns: State,
+) -> dict[str, Tensor]:
+    """The variables of one feature and layer."""
+    index, order = columns[f"{number}.index"].sort()
+    own = {
+        what: columns[f"{number}.{layer}.{what}"][order]
+        for what in ("task", "control", "difference", *(["dense"] if asked.dense else []))
+    }
+    examples = Examples(one.labels[index], one.groups[index], one.part[index])
+    how = {"method": asked.method, "c": asked.c, "seed": asked.seed}
+    probes = held_out(own["task"], cell.ranking, examples, asked.ks, **how)  # type: ignore[arg-type]
+    controls: Mapping[int, Probe] = {}
+    if one.control is not None:
+        task = Examples(one.control[index], one.groups[index], one.part[index])
+        controls = held_out(own["control"], cell.ranking_control, task, asked.ks, **how)  # type: ignore[arg-type]
+    numbers = [_numbers(probes[k], controls.get(k), cell) for k in asked.ks]
+    found = {name: _real([n[name] for n in numbers]) for name in numbers[0]}
+    found["compression"] = _real(
+        [
+            online_code(
+                own["task"][:, probes[k].units], examples.labels, examples.groups, asked.seed
+            )
+            for k in asked.ks
+        ]
+    )
+    straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
+    found["direction_f1"] = _real(straight.scores.f1)
+    if asked.dense:
+        whole = dense(own["dense"], examples, c=asked.c, seed=asked.seed)
+        found["dense_f1"] = _real(whole.scores.f1)
+    held = examples.labels[examples.test].double().mean()
+    found |= {"all_positive": 2 * held / (1 + held), "random": held}
+    slots = max(asked.ks)
+    found["units"] = torch.stack(
+        [_slots(cell.chosen[probes[k].strongest], slots, -1) for k in asked.ks]
+    )
+    weights = [_by_strength(probes[k]) for k in asked.ks]
+    found["weight"] = torch.stack([_slots(weight, slots, math.nan) for weight in weights])
+    return found
+
+
+def _numbers(probe: Probe, control: Probe | None, cell: _Cell) -> dict[str, float]:
+    held = probe.held_out
+    missed = math.nan if control is None else control.held_out.scores.f1
+    p = math.nan if cell.p is None else float(cell.p[cell.chosen[probe.units]].min())
+    return {
+        "f1": held.scores.f1,
+        "f1_low": held.low,
+        "f1_high": held.high,
+        "precision": held.scores.precision,
+        "recall": held.scores.recall,
+        "mcc": held.scores.mcc,
+        "average_precision": held.scores.average_precision,
+        "roc_auc": held.scores.roc_auc,
+        "threshold": held.threshold,
+        "f1_at_zero": held.at_zero.f1,
+        "validation_f1": held.validation,
+        "control_f1": missed,
+        "selectivity": held.scores.f1 - missed,
+        "p": p,
+    }
+
+
+def _real(values: float | list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _by_strength(probe: Probe) -> Tensor:
+    """[k] weights in the order of `strongest`."""
+    at = {unit: i for i, unit in enumerate(probe.units.tolist())}
+    return probe.weight[[at[unit] for unit in probe.strongest.tolist()]]
+
+
+def _slots(values: Tensor, count: int, empty: float) -> Tensor:
+    return torch.cat([values, values.new_full((count - len(values),), empty)])
+
+
+def _named(
+    asked: Asked, known: Known, found: Sequence[Sequence[Mapping[str, Tensor]]]
+) -> dict[str, Named]:
+    dims = {
+        **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
+        **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
+        **dict.fromkeys(("all_positive", "random"), CELL[:1]),
+    }
+    units = {**UNITS, "units": "unit index", "weight": "logit / activation"}
+    named = {}
+    for name in found[0][0]:
+        axes = dims.get(name, CELL)
+        values = torch.stack([torch.stack([cell[name] for cell in row]) for row in found])
+        values = values[:, 0] if axes == CELL[:1] else values
+        named[name] = Named(axes, values, units.get(name, "F1"))
+    return named

@@ -1,0 +1,290 @@
+"""Sparse probes of every layer, streamed in two passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+
+from probes.sparse.evaluation import Asked, evaluated
+from probes.sparse.known import Known
+from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
+from probes.sparse.passes import first_pass, merged
+from probes.sparse.rankers import STREAMED, Ranker
+from probes.sparse.supports import METHODS, Method
+from workbench.errors import SettingError, UnsupportedError
+from workbench.instrument import Citation, Measured, Named, SetLevel, State
+from workbench.models.captures import Captures, Read
+from workbench.models.protocol import Model
+from workbench.models.sites import BLOCK_SITES, expand_sites
+from workbench.prompts import Prompt, PromptSet
+from workbench.store.activations import Store
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import polars as pl
+    import xarray as xr
+
+    from workbench.figures.panels import Panel
+    from workbench.report.sections import Section
+
+__all__ = ["SparseProbe"]
+
+SITES = (*BLOCK_SITES, "z")
+WHO = "sparse_probe"
+
+
+@dataclass(frozen=True)
+class SparseProbe(SetLevel):
+    """k-sparse linear probes: which neurons, at which layer, carry a feature?
+
+    For each feature and layer, a class-balanced L2 logistic regression on k units, chosen from all of
+    them on training prompts; threshold from training and validation; figures on test prompts alone. The
+    three are split by group, never by token. Beside them: the same of a control task (a random class for
+    each token type), p values by permutations of whole groups, the greatest statistic taken over all
+    units, layers and features of the run; and how well the difference of the class means, a direction of
+    all units, does by itself, or a dense probe.
+
+    Two passes over the prompts: class moments of every unit, which rank them; then the activations of the
+    best `shortlist` units of each feature and layer, of which the probes are made. With the memory of
+    what p values need (4 bytes x permutations x features x units) the first does not grow with prompts.
+
+    Source: Gurnee, Nanda, Pauly, Harvey, Troitskii and Bertsimas 2023, "Finding Neurons in a Haystack:
+    Case Studies with Sparse Probing", arXiv 2305.01610; control tasks: Hewitt and Liang 2019, arXiv
+    1909.03368.
+
+    Attributes:
+        k: how many units a probe has; one number or several.
+        token: "last": a prompt's labels, at its last token; "all": at each of its tokens, and labels of
+            spans at each of theirs; "span": one example a span.
+        site: mlp_act (neurons), mlp_out, attn_out, resid_pre, resid_mid, resid_post (coordinates), or z
+            (all heads' outputs).
+        features: names of labels, or rules: token:digit, position:0, field=value (see
+            `probes.sparse.predicates.rule_of`); every label of the prompts where empty.
+        layers: those to probe; all where empty.
+        method: "telescope" (the paper's adaptive thresholding), "swap", or "exhaustive" (of least
+            training loss among all subsets of the shortlist, for k of 1 and 2).
+        ranker: "mean_difference" or "f_statistic".
+        pool: what of a span is read: "last", "first", "mean", "max".
+        shortlist: how many units of a feature and layer the probes are chosen from; at least max k.
+        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none.
+        dense: whether to fit all units too; the activations of all examples are then held in memory.
+        c: inverse strength of the L2 penalty, on standardised activations.
+        seed: of splits, control tasks and permutations.
+
+    Result axes: feature, layer, k, slot. Variables by (feature, layer, k): f1, f1_low, f1_high (95%
+    bootstrap interval over test groups), precision, recall, mcc, average_precision, roc_auc, threshold
+    (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
+    control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
+    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1;
+    by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
+    random, positive). What does not exist is NaN.
+
+    >>> SparseProbe(k=[1, 8])(model, "facts.jsonl").to_frame()  # doctest: +SKIP
+    """
+
+    k: int | Sequence[int] = (1, 2, 4, 8, 16)
+    token: Level = "last"
+    site: str = "mlp_act"
+    features: str | Sequence[str] = ()
+    layers: int | Sequence[int] = ()
+    method: Method = "telescope"
+    ranker: Ranker = "mean_difference"
+    pool: Pool = "last"
+    shortlist: int = 50
+    permutations: int = 200
+    dense: bool = False
+    c: float = 1.0
+    seed: int = 0
+
+    name: ClassVar[str] = WHO
+    title: ClassVar[str] = "Sparse probes"
+    costly: ClassVar[bool] = True
+    long_targets: ClassVar[bool] = True
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
+        {"f1": (0.0, 1.0), "p": (0.0, 1.0)}
+    )
+    citation: ClassVar[Citation] = Citation(
+        "Features were decoded from {model} by sparse probes (Gurnee et al., 2023; {settings})",
+        "@article{gurnee2023finding,\n"
+        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
+        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
+        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
+        "  journal = {Transactions on Machine Learning Research},\n"
+        "  year    = {2023},\n"
+        "  note    = {arXiv:2305.01610}\n"
+        "}",
+    )
+    _found: ClassVar[Known | None] = None  # an instance's own once it is settled
+
+    def __post_init__(self) -> None:
+        for field in ("k", "layers"):
+            given = getattr(self, field)
+            several = tuple(sorted(set(given))) if isinstance(given, Iterable) else (given,)
+            object.__setattr__(self, field, several)
+        features = (self.features,) if isinstance(self.features, str) else tuple(self.features)
+        object.__setattr__(self, "features", features)
+        if not self._ks or any(type(k) is not int or k < 1 for k in self._ks):
+            raise SettingError(f"{WHO}: k is {self.k!r}: expected whole numbers, at least 1")
+        choices = {
+            "token": LEVELS,
+            "method": METHODS,
+            "ranker": STREAMED,
+            "pool": POOLS,
+            "site": SITES,
+        }
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise SettingError(
+                    f"{WHO}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
+                )
+        for field, least in {"shortlist": 1, "permutations": 0}.items():
+            value = getattr(self, field)
+            if type(value) is not int or value < least:
+                raise SettingError(f"{WHO}: {field} is {value!r}: expected at least {least}")
+        if not self.c > 0:
+            raise SettingError(f"{WHO}: c is {self.c!r}: expected a number above 0")
+
+    @property
+    def _ks(self) -> Sequence[int]:
+        assert isinstance(self.k, tuple)
+        return self.k
+
+    def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
+        """With the examples of the whole set, their splits, controls and permutations."""
+        if self._found is not None:
+            return self
+        labeller = Labeller(self.features, self.token, self.pool)
+        every = prompts if isinstance(prompts, PromptSet) else PromptSet.of(list(prompts))
+        made = copy(self)
+        found = Known.of(model, every, labeller, self.permutations, self.seed)
+        object.__setattr__(made, "_found", found)
+        return made
+
+    @property
+    def _known(self) -> Known:
+        if self._found is None:
+            raise SettingError(f"{WHO}: not settled on prompts: expected settled(model, prompts)")
+        return self._found
+
+    def prepare(self, model: Model) -> None:
+        """Refuse layers that are not there, and models of two stacks."""
+        expand_sites(self._sites, model.n_layers)
+        if not isinstance(model, Store) and len(model.stacks) > 1:
+            raise UnsupportedError(f"{WHO}: {model.name} has two stacks: expected a model of one")
+
+    @property
+    def _sites(self) -> list[tuple[str, int]] | str:
+        assert isinstance(self.layers, tuple)
+        return [(self.site, layer) for layer in self.layers] or self.site
+
+    def reads(self, model: Model) -> Read:
+        """The site, at all tokens unless the last is enough."""
+        return Read(self._sites, "last" if self.token == "last" else "all")
+
+    def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
+        """Features, layers, k, and a probe's units by falling weight."""
+        sites = expand_sites(self._sites, model.n_layers)
+        return {
+            "feature": list(self._known.features),
+            "layer": [site.layer for site in sites],
+            "k": list(self._ks),
+            "slot": list(range(1, max(self._ks) + 1)),
+        }
+
+    def start(self, model: Model) -> State:
+        """Nothing."""
+        return {}
+
+    def update(self, state: State, captures: Captures) -> State:
+        """Moments and sums of one more batch."""
+        return merged(state, first_pass(captures, self.site, self._known, self.pool))
+
+    def merge(self, left: State, right: State) -> State:
+        """Both together."""
+        return merged(left, right)
+
+    def finish(self, state: State) -> Measured:
+        """How many examples there are: all that can be said without a second pass."""
+        features = self._known.features.values()
+        return {
+            "examples": _by_feature([len(one.labels) for one in features]),
+            "positives": _by_feature([int(one.labels.sum()) for one in features]),
+        }
+
+    def conclude(self, state: State, model: Model) -> Measured:
+        """The probes, from a second pass over the prompts.
+
+        Raises:
+            SettingError: k is larger than the site has units.
+        """
+        asked = Asked(
+            site=self.site,
+            positions="last" if self.token == "last" else "all",
+            pool=self.pool,
+            ks=self._ks,
+            method=self.method,
+            ranker=self.ranker,
+            shortlist=self.shortlist,
+            dense=self.dense,
+            c=self.c,
+            seed=self.seed,
+        )
+        return {**self.finish(state), **evaluated(asked, self._known, state, model)}
+
+    @classmethod
+    def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
+        """One row a (feature, layer, k); see `probes.sparse.rows`."""
+        from probes.sparse.rows import rows
+
+        return rows(data)
+
+    @classmethod
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
+        """Held-out F1 of every feature at every layer, for the smallest and the largest k.
+
+        Args:
+            data, theme: as for every instrument.
+            prompt, selected: have no meaning here, where a result speaks of all prompts.
+            options: `k`, for one k alone.
+        """
+        from probes.sparse.figures import figure
+
+        return figure(data, theme=theme, **options)
+
+    @classmethod
+    def panels(
+        cls,
+        data: xr.Dataset,
+        *,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> Sequence[Panel]:
+        """F1 of the smallest and of the largest k along the layers; see `probes.sparse.panels`."""
+        from probes.sparse.panels import panels
+
+        return panels(data)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """Each feature's best layer, and F1 along the layers."""
+        from probes.sparse.report import section
+
+        return section(rows, data)
+
+
+def _by_feature(values: Sequence[int]) -> Named:
+    return Named(("feature",), torch.tensor(values), "examples")

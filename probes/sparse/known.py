@@ -1,0 +1,183 @@
+"""What is known of the examples before any activation: splits, groups, controls, arrangements.
+
+All of it is of the whole prompt set and of the labels alone, so that a pass over any part of the prompts,
+in any order, can say of each example which part it belongs to and which labels arrangements give it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from probes.sparse.controls import control_labels
+from probes.sparse.labels import Example, Labeller, called
+from probes.sparse.significance import Arrangements
+from probes.sparse.splits import given_split, group_codes, split_by_group
+from workbench.errors import PromptError
+from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt, PromptSet
+
+__all__ = ["Feature", "Known", "Rows"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature over the whole prompt set.
+
+    Attributes:
+        labels, groups, part, types: [n] of its examples, in the order of the prompts; types are the
+            tokens that they are of.
+        offsets: [n] how many examples of the same group come before.
+        control: [n] labels of the control task; None where there is none.
+        arrangements: permutations of its groups; None where no p values are asked for.
+    """
+
+    name: str
+    labels: Tensor
+    groups: Tensor
+    part: Tensor
+    types: Tensor
+    offsets: Tensor
+    control: Tensor | None
+    arrangements: Arrangements | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where examples of one feature stand in a batch.
+
+    Attributes:
+        index: which examples of the feature they are.
+        places: of each, the (row, position) pairs that it pools.
+    """
+
+    index: list[int]
+    places: list[list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The features, and where each prompt's examples are among them.
+
+    Attributes:
+        prompts: all of them.
+        features: by name.
+        examples: by what identifies a prompt, feature by feature: (index, token positions).
+    """
+
+    prompts: PromptSet
+    features: Mapping[str, Feature]
+    examples: Mapping[str, Mapping[str, Sequence[tuple[int, tuple[int, ...]]]]]
+
+    @classmethod
+    def of(
+        cls, model: Model, prompts: PromptSet, labeller: Labeller, permutations: int, seed: int
+    ) -> Known:
+        """Of a prompt set.
+
+        Raises:
+            PromptError: a label that cannot be read, a feature that cannot be split, no feature, or a
+                prompt that is there twice, which would count twice.
+        """
+        found = _read(model, prompts, labeller)
+        if not found:
+            raise PromptError(
+                "no labels: expected prompts with labels or spans, or features such as token:digit"
+            )
+        examples: dict[str, dict[str, list[tuple[int, tuple[int, ...]]]]] = {}
+        for name, own in found.items():
+            for index, (number, _, example) in enumerate(own):
+                of_prompt = examples.setdefault(_identity(prompts[number]), {})
+                of_prompt.setdefault(name, []).append((index, example.positions))
+        features = {
+            name: _feature(name, own, prompts, permutations, seed) for name, own in found.items()
+        }
+        return cls(prompts, features, examples)
+
+    def rows(self, prompts: Sequence[EncodedPrompt], name: str) -> Rows:
+        """The examples of feature `name` in a batch of prompts."""
+        index, places = [], []
+        for row, encoded in enumerate(prompts):
+            for one, positions in self._of(encoded, name):
+                index.append(one)
+                places.append([(row, position) for position in positions])
+        return Rows(index, places)
+
+    def _of(self, encoded: EncodedPrompt, name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
+        yield from self.examples.get(_identity(encoded.prompt), {}).get(name, ())
+
+
+Found = tuple[int, int, Example]
+"""Number of the prompt, token that the example is of, example."""
+
+
+def _read(model: Model, prompts: PromptSet, labeller: Labeller) -> dict[str, list[Found]]:
+    found, seen = dict[str, list[Found]](), dict[str, int]()
+    for number, prompt in enumerate(prompts):
+        first = seen.setdefault(_identity(prompt), number)
+        if first != number:
+            here, there = called(prompts, number), called(prompts, first)
+            raise PromptError(f"{here} repeats {there}: expected each prompt once")
+        encoded = model.encode(prompt, long_targets=True)
+        for one in labeller.examples(encoded, model.tokens, called(prompts, number)):
+            token = encoded.ids[one.positions[-1]]
+            found.setdefault(one.feature, []).append((number, token, one))
+    return found
+
+
+def _feature(
+    name: str, own: Sequence[Found], prompts: PromptSet, permutations: int, seed: int
+) -> Feature:
+    labels = torch.tensor([int(example.value) for _, _, example in own])
+    groups = group_codes([_group(prompts[number]) for number, _, _ in own])
+    types = torch.tensor([token for _, token, _ in own])
+    splits = [prompts[number].extra.get("split") for number, _, _ in own]
+    if any(split in (None, "") for split in splits):
+        if any(splits):
+            raise PromptError(f"feature {name!r}: some prompts have a split: expected all or none")
+        part = split_by_group(labels, groups, name, seed=seed)
+    else:
+        part = given_split([str(split) for split in splits], labels, groups, name)
+    made = Feature(
+        name,
+        labels,
+        groups,
+        part,
+        types,
+        offsets=_offsets(groups),
+        control=_checked(control_labels(types, labels, seed), part),
+        arrangements=None,
+    )
+    drawn = Arrangements.draw(labels, groups, permutations, seed) if permutations else None
+    return replace(made, arrangements=drawn)
+
+
+def _checked(control: Tensor | None, part: Tensor) -> Tensor | None:
+    """A control task that has both classes in every part."""
+    if control is None or any(len(set(control[part == one].tolist())) < 2 for one in range(3)):
+        return None
+    return control
+
+
+def _offsets(groups: Tensor) -> Tensor:
+    order = groups.argsort(stable=True)
+    size = torch.bincount(groups)
+    found = torch.empty_like(groups)
+    found[order] = torch.arange(len(groups)) - (size.cumsum(0) - size)[groups[order]]
+    return found
+
+
+def _group(prompt: Prompt) -> tuple[str, str]:
+    """Its group; of a prompt without one, its text, so that equal texts lie on one side."""
+    return ("text", prompt.shown) if prompt.group is None else ("group", prompt.group)
+
+
+def _identity(prompt: Prompt) -> str:
+    """All that is said of a prompt but what it is called."""
+    said = (prompt.text, list(prompt.messages), prompt.group, prompt.labels, dict(prompt.extra))
+    return json.dumps(said, sort_keys=True, default=str)

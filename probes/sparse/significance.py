@@ -1,0 +1,123 @@
+"""Family-wise p values: the greatest statistic of all units under permutations of whole groups.
+
+Tokens of a document are not exchangeable, and permuting them passes any neuron that differs between
+documents. Here groups exchange their sequences of labels as a whole: in an arrangement, group g has the
+labels of group pi(g), in their order, begun again where g is longer and cut where it is shorter. Where
+a feature is constant within groups, and where groups are equally long, this is exact; else it takes the
+labels of a group for a stretch of a stationary sequence.
+
+The statistic of a unit is |r| sqrt(n), r the correlation of its activation with the arranged labels over
+all n examples: one matrix product of arrangements x examples and examples x units. p is the share of
+arrangements, the observed one among them, whose greatest statistic over all units of the family reaches
+the unit's own.
+
+Source: Westfall and Young 1993, "Resampling-Based Multiple Testing" (maxT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Arrangements", "max_t", "p_values", "statistics"]
+
+PERMUTATIONS = 1000
+UNITS = 4096  # at once
+TIE = 1e-4  # of statistics, which are of order 1 to 100: sums of float32 products
+
+
+@dataclass(frozen=True)
+class Arrangements:
+    """Permutations of the label sequences of groups, the identity first.
+
+    Attributes:
+        labels: [n] 0 and 1, group by group.
+        start, size: [groups] where a group's labels begin, and how many there are.
+        orders: [1 + permutations, groups] whose labels each group has.
+    """
+
+    labels: Tensor
+    start: Tensor
+    size: Tensor
+    orders: Tensor
+
+    @classmethod
+    def draw(cls, labels: Tensor, groups: Tensor, permutations: int, seed: int = 0) -> Arrangements:
+        """Of [n] labels with [n] group codes, each group's in their order."""
+        random = torch.Generator().manual_seed(seed)
+        size = torch.bincount(groups)
+        drawn = torch.rand(permutations, len(size), generator=random).argsort(1)
+        orders = torch.cat([torch.arange(len(size))[None], drawn])
+        return cls(labels[groups.argsort(stable=True)], size.cumsum(0) - size, size, orders)
+
+    def arranged(self, groups: Tensor, offsets: Tensor) -> Tensor:
+        """[1 + permutations, m] the labels of m examples: the `offsets`-th of their `groups`."""
+        of = self.orders[:, groups]
+        return self.labels[self.start[of] + offsets % self.size[of]]
+
+
+def statistics(sums: Tensor, positives: Tensor, n: int, mean: Tensor, spread: Tensor) -> Tensor:
+    """[arrangements, units] |r| sqrt(n); 0 for a constant unit, or labels of one class.
+
+    Args:
+        sums: [arrangements, units] sum over the positives of an arrangement of the activations.
+        positives: [arrangements] how many there are.
+        n: examples.
+        mean, spread: [units] mean and standard deviation of the activations of all examples.
+    """
+    share = (positives.double() / n)[:, None]
+    deviation = (share * (1 - share)).sqrt() * spread * n**0.5
+    covariance = sums.double() - positives.double()[:, None] * mean
+    usable = deviation > 0
+    return torch.where(usable, covariance / torch.where(usable, deviation, 1.0), 0.0).abs()
+
+
+def p_values(families: Sequence[Tensor]) -> list[Tensor]:
+    """[units] p values of each family member, adjusted over all units of all of them.
+
+    Args:
+        families: [1 + permutations, units] statistics by feature, layer or site; equally many
+            permutations in each. Features are arranged one by one, which is conservative where they
+            depend on each other.
+    """
+    greatest = torch.stack([one[1:].amax(1) for one in families]).amax(0).sort().values
+    return [_share(greatest, one[0]) for one in families]
+
+
+def _share(greatest: Tensor, observed: Tensor) -> Tensor:
+    reach = len(greatest) - torch.searchsorted(greatest, observed - TIE)
+    return (reach + 1).double() / (len(greatest) + 1)
+
+
+def max_t(
+    acts: Tensor, labels: Tensor, groups: Tensor, *, permutations: int = PERMUTATIONS, seed: int = 0
+) -> Tensor:
+    """[units] p values of one feature from activations in memory.
+
+    Args:
+        acts: [n, units].
+        labels, groups: [n] 0 and 1, and codes from 0.
+    """
+    drawn = Arrangements.draw(labels, groups, permutations, seed)
+    order = groups.argsort(stable=True)
+    offsets = torch.arange(len(groups)) - drawn.start[groups[order]]
+    arranged = drawn.arranged(groups[order], offsets).to(acts)
+    shift = acts.mean(0, dtype=torch.float64)
+    found = [
+        statistics(
+            arranged @ part, arranged.sum(1), len(acts), part.double().mean(0), _spread(part)
+        )
+        for part in torch.split((acts - shift.to(acts))[order.to(acts.device)], UNITS, dim=1)
+    ]
+    observed = torch.cat([one[0] for one in found])
+    most = torch.stack([one[1:].amax(1) for one in found]).amax(0)
+    return _share(most.sort().values, observed)
+
+
+def _spread(acts: Tensor) -> Tensor:
+    """[units] standard deviations; 0 where it is the rounding of a constant."""
+    spread = acts.double().std(0, correction=0)
+    return torch.where(acts.amax(0) > acts.amin(0), spread, 0.0)

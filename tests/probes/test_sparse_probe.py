@@ -1,0 +1,198 @@
+"""Sparse probes of models: streamed equals in memory, any batching; what is refused; Atlas, its twin."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import workbench as wb
+from probes import SparseProbe
+from probes.sparse.held_out import Examples, direction, held_out
+from probes.sparse.known import Known
+from probes.sparse.labels import Labeller
+from probes.sparse.makers import atlas_facts
+from probes.sparse.rankers import rank, top
+from probes.sparse.significance import max_t
+from tests.tiny import model
+from workbench.passes import finished, gather
+from workbench.report import report
+
+K = (1, 3)
+WORDS = ("cat", "dog", "a1", "42", "x9y", "Rome", "EU", "7 up", "no", "yes 3", "b", "of 12", "zz")
+
+
+def prompts() -> wb.PromptSet:
+    """26 prompts of 1 to 8 bytes, a group for two of them, labelled by a rule of their text."""
+    texts = [f"{first}{word}" for word in WORDS for first in ("", "Q ")]
+    return wb.PromptSet.of(
+        [
+            wb.Prompt(text, group=str(number // 2), labels={"odd": len(text) % 2})
+            for number, text in enumerate(texts)
+        ]
+    )
+
+
+def in_memory(
+    hooked: wb.TorchModel, layer: int, feature: str, level: str
+) -> tuple[torch.Tensor, Examples]:
+    """All activations of a feature's examples, prompt by prompt, and what is known of them."""
+    labeller = Labeller((feature,), level)  # type: ignore[arg-type]
+    known = Known.of(hooked, prompts(), labeller, 0, 0).features[feature]
+    acts = []
+    for prompt in prompts():
+        own = labeller.examples(hooked.encode(prompt), hooked.tokens, "")
+        whole = hooked.capture([prompt], [("mlp_act", layer)])["mlp_act", layer]
+        acts += [whole[example.positions[0]] for example in own]
+    return torch.stack(acts), Examples(known.labels, known.groups, known.part)
+
+
+@pytest.mark.parametrize(
+    ("family", "level", "feature"), [("gpt2", "last", "odd"), ("llama", "all", "token:digit")]
+)
+def test_streamed_is_what_comes_of_all_activations_in_memory(
+    family: str, level: str, feature: str
+) -> None:
+    """Units, figures and p values; float64, padding on the left, three prompts a batch."""
+    hooked = model(family)
+    probe = SparseProbe(k=K, token=level, features=feature, shortlist=8, permutations=60)  # type: ignore[arg-type]
+    data = probe(hooked, prompts(), batch_size=3, padding="left").data
+    for layer in (1, 3):
+        acts, examples = in_memory(hooked, layer, feature, level)
+        train = examples.train
+        ranking = rank(acts[train], examples.labels[train])
+        chosen = top(ranking, 8)
+        probes = held_out(acts[:, chosen], ranking[chosen], examples, K)
+        p = max_t(acts, examples.labels, examples.groups, permutations=60)
+        for k, expected in probes.items():
+            cell = data.sel(feature=feature, layer=layer, k=k)
+            units = chosen[expected.strongest].tolist()
+            assert cell["units"].values[:k].tolist() == units
+            np.testing.assert_allclose(cell["f1"], expected.held_out.scores.f1, rtol=1e-9)
+            np.testing.assert_allclose(cell["f1_low"], expected.held_out.low, rtol=1e-9)
+            np.testing.assert_allclose(cell["threshold"], expected.held_out.threshold, rtol=1e-6)
+            least = float(p[units].min())  # of one layer alone: the run's family is larger
+            assert float(cell["p"]) >= least
+        difference = acts[train & (examples.labels == 1)].mean(0)
+        difference = difference - acts[train & (examples.labels == 0)].mean(0)
+        straight = direction(acts @ difference, examples)
+        found = data["direction_f1"].sel(feature=feature, layer=layer)
+        np.testing.assert_allclose(found, straight.scores.f1, rtol=1e-9)
+
+
+def test_p_values_are_those_of_all_units_of_all_layers_in_memory() -> None:
+    hooked = model("gpt2")
+    probe = SparseProbe(k=1, features="odd", shortlist=4, permutations=60)
+    data = probe(hooked, prompts(), batch_size=5).data
+    parts = [in_memory(hooked, layer, "odd", "last") for layer in (1, 2, 3)]
+    every, examples = torch.cat([acts for acts, _ in parts], dim=1), parts[0][1]
+    p = max_t(every, examples.labels, examples.groups, permutations=60)
+    width = parts[0][0].shape[1]
+    for number, layer in enumerate((1, 2, 3)):
+        cell = data.sel(layer=layer, k=1).isel(feature=0)
+        assert float(cell["p"]) == pytest.approx(float(p[number * width + int(cell["units"][0])]))
+
+
+def test_shards_merge_into_one_pass_and_a_store_gives_the_same(tmp_path: Path) -> None:
+    hooked, every = model("gpt2"), prompts()
+    probe = SparseProbe(k=K, shortlist=8, permutations=20).settled(hooked, every)
+    states = [
+        gather(hooked, every.subset(part), [probe])[0].state
+        for part in ([*range(9)], [*range(9, 26)])
+    ]
+    assert states[0] is not None
+    assert states[1] is not None
+    whole = probe(hooked, every).data
+    merged = finished(probe, hooked, probe.merge(states[0], states[1])).data
+    stored = wb.capture(hooked, every, sites=["mlp_act"], positions="last", out=tmp_path / "acts")
+    for other in (merged, SparseProbe(k=K, shortlist=8, permutations=20)(stored, every).data):
+        for name in whole.data_vars:
+            np.testing.assert_allclose(other[name], whole[name], rtol=1e-6, err_msg=str(name))
+
+
+def test_sites_pools_and_dense() -> None:
+    """Coordinates of the stream from layer 0 on; heads' outputs; spans pooled by their mean."""
+    hooked = model("gpt2")
+    data = SparseProbe(k=1, site="resid_post", permutations=0, dense=True)(hooked, prompts()).data
+    assert data["layer"].values.tolist() == [0, 1, 2, 3]
+    assert data["p"].isnull().all()
+    assert data["dense_f1"].notnull().all()
+    spans = [wb.Prompt(p.text, group=p.group, extra={"spans": [_span(p)]}) for p in prompts()]
+    probe = SparseProbe(k=2, site="z", token="span", pool="mean", layers=2, permutations=0)
+    assert probe(hooked, spans).data["f1"].shape == (1, 1, 1)
+
+
+def _span(prompt: wb.Prompt) -> dict[str, object]:
+    return {"start": 0, "end": len(prompt.text), "feature": "odd", "value": len(prompt.text) % 2}
+
+
+def refused() -> Iterator[tuple[dict, list[wb.Prompt], str]]:
+    """Settings, prompts, and what is said of them."""
+    every = list(prompts())
+    yield {}, [wb.Prompt("a"), wb.Prompt("b")], "no labels: expected prompts with labels or spans"
+    yield {"features": "even"}, every, "no labels"
+    yield {}, [wb.Prompt("a", labels={"x": 1})] * 2, "prompt 1 repeats prompt 0"
+    yield {}, [wb.Prompt(t, labels={"x": 1}) for t in "abcd"], "feature 'x' has no negatives"
+    yield {"k": 65}, every, "k is 65: mlp_act has 64 units at layer 1"
+    yield {"k": 0}, every, "k is .*expected whole numbers, at least 1"
+    yield {"layers": 9}, every, "has no layer 9"
+    yield {"site": "q"}, every, "site is 'q': expected one of"
+    yield {"ranker": "auc"}, every, "ranker is 'auc': expected one of mean_difference"
+    yield {"token": "first"}, every, "token is 'first': expected one of last"
+
+
+@pytest.mark.parametrize(("settings", "texts", "message"), list(refused()))
+def test_what_is_refused(settings: dict, texts: list[wb.Prompt], message: str) -> None:
+    with pytest.raises(wb.WorkbenchError, match=message):
+        SparseProbe(**{"k": 1, **settings})(model("gpt2"), texts)
+
+
+def test_two_stacks_are_refused() -> None:
+    with pytest.raises(wb.UnsupportedError, match="has two stacks"):
+        SparseProbe(k=1)(model("t5"), prompts())
+
+
+def test_rows_figure_and_report(tmp_path: Path) -> None:
+    hooked = model("gpt2")
+    result = SparseProbe(k=K, shortlist=8, permutations=20)(hooked, prompts())
+    rows = result.rows()
+    assert len(rows) == 3 * len(K)
+    keys = ["feature", "site", "layer", "k", "threshold", "f1", "f1_low", "f1_high", "p"]
+    assert list(rows[0])[:11] == [*keys, "selectivity", "units"]
+    assert all(len(row["units"]) == row["k"] == len(row["weights"]) for row in rows)
+    shown = result.plot()
+    np.testing.assert_allclose(shown.data[1].z, result.data["f1"].sel(k=3))
+    assert shown.data[0].text[0][0].startswith(f"{rows[0]['f1']:.2f}".removeprefix("0"))
+    assert [panel.name for panel in SparseProbe.panels(result.data)] == ["f1-1", "f1-3"]
+    with pytest.raises(wb.ResultError, match="no k 2"):
+        result.plot(k=2)
+    done = report(
+        hooked, prompts(), [SparseProbe(k=K, permutations=20)], tmp_path / "out", shard_size=9
+    )
+    assert done.page is not None
+    saved = wb.Result.load(tmp_path / "out" / "sparse_probe.nc")
+    assert saved.rows()[0]["f1"] is not None
+
+
+@pytest.fixture(scope="module")
+def atlas_rows() -> dict[str, list[dict]]:
+    """Which relation a prompt asks for, by one unit: of Atlas, and of its untrained twin."""
+    chosen = [p for number, p in enumerate(atlas_facts()) if number % 2 == 0]
+    probe = SparseProbe(k=1, site="mlp_act", features="entity=landmark", permutations=100)
+    atlas = wb.load()
+    return {
+        name: probe(one, chosen).rows() for name, one in (("atlas", atlas), ("twin", atlas.twin()))
+    }
+
+
+def test_atlas_has_neurons_for_landmarks_and_its_twin_has_not(
+    atlas_rows: dict[str, list[dict]],
+) -> None:
+    best = {name: max(r["validation_f1"] for r in rows) for name, rows in atlas_rows.items()}
+    found = {
+        name: next(r for r in rows if r["validation_f1"] == best[name])
+        for name, rows in atlas_rows.items()
+    }
+    assert found["atlas"]["p"] <= 0.05
+    assert found["atlas"]["f1_low"] > found["twin"]["f1"]
