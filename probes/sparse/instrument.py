@@ -104,6 +104,7 @@ class SparseProbe(SetLevel):
     name: ClassVar[str] = WHO
     title: ClassVar[str] = "Sparse probes"
     costly: ClassVar[bool] = True
+    needs_set: ClassVar[bool] = True
     long_targets: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"f1": (0.0, 1.0), "p": (0.0, 1.0)}
