@@ -32,6 +32,11 @@ CELLS = """(id) => {
 def click(page: Page, graph: str, x: float, y: float, axis: str = "xaxis") -> None:
     """Clicks a point of a figure, given in the coordinates of its axes."""
     left, top = page.evaluate(WHERE, [graph, x, y, axis])
+    if (
+        not 0 < top < page.evaluate("() => window.innerHeight")
+    ):  # a mouse cannot click below the fold
+        page.evaluate(f"() => {PLOT.format(graph)}.scrollIntoView({{block: 'center'}})")
+        left, top = page.evaluate(WHERE, [graph, x, y, axis])
     page.mouse.move(left, top)
     page.mouse.click(left, top)
 
