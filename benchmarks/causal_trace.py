@@ -271,12 +271,12 @@ def by_nnsight(task: Task) -> Tensor:
     clean = {}
     with model.trace(input_ids=ids):
         for layer, block in enumerate(model.transformer.h, start=1):
-            clean[layer] = block.output[0].save()
+            clean[layer] = block.output.save()
     found = []
     for layer, token in task.some:
         with model.trace(input_ids=ids.expand(SAMPLES, -1)):
             model.transformer.wte.output = model.transformer.wte.output + task.shift
-            model.transformer.h[layer - 1].output[0][:, token] = clean[layer][:, token]
+            model.transformer.h[layer - 1].output[:, token] = clean[layer][:, token]
             logits = model.output.logits[:, -1].save()
         found.append(logits.softmax(-1)[:, TARGET])
     return torch.stack(found)
