@@ -138,7 +138,7 @@ def main() -> None:
         page = browser.new_page()
         for prompts, instruments, looks in jobs():
             number = desk.submit(Request("atlas", prompts, instruments))
-            print(desk.wait(number))
+            print(desk.wait(number).title)
             for look in looks:
                 shoot(page, f"{address}?job={number}", look)
         browser.close()
