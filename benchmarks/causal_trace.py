@@ -115,13 +115,19 @@ def reference(task: Task) -> Tensor:
 
 
 @torch.no_grad()
-def lean(task: Task) -> Tensor:
-    """The same from a clean run that is kept: noised rows alone, logits at the last token alone."""
-    hf, ids = task.model.hf, task.contrast.batch.ids
+def clean_run(task: Task) -> dict[Any, Tensor]:
+    """What the modules of some cells give in the clean run; made once, outside of what is timed."""
     kept: dict[Any, Tensor] = {}
     every = {module: None for layer, _ in task.some for module in task.modules(layer)}
     with _hooked([(module, partial(_kept, kept, module)) for module in every]):
-        hf(input_ids=ids, use_cache=False, logits_to_keep=1)
+        task.model.hf(input_ids=task.contrast.batch.ids, use_cache=False, logits_to_keep=1)
+    return kept
+
+
+@torch.no_grad()
+def lean(task: Task, kept: dict[Any, Tensor]) -> Tensor:
+    """The same from a clean run that is kept: noised rows alone, logits at the last token alone."""
+    hf, ids = task.model.hf, task.contrast.batch.ids
     found = []
     for layer, token in task.some:
         hooks: list[tuple[Any, Callable[[Tensor], Tensor]]] = [
@@ -175,12 +181,13 @@ def trace(task: Task, rounds: int, over_reference: float, over_lean: float) -> I
     """The whole grid over the reference's way and over the lean loop; numbers and memory."""
     first, n_layers = task.contrast.same, task.model.n_layers
     named = f"{task.site}, first noised token {first}, window {task.window}"
-    worst = max(agree(task, lean(task)), agree(task, reference(task)))
+    kept = clean_run(task)
+    worst = max(agree(task, lean(task, kept)), agree(task, reference(task)))
     yield Line(f"trace, {named}: largest |dp|", worst, 1e-5, "")
     sides = {
         "ours": task.swept,
         "reference": partial(reference, task),
-        "lean": partial(lean, task),
+        "lean": partial(lean, task, kept),
     }
     times = interleave(sides, rounds)
     tokens = task.swept().block_tokens
@@ -229,10 +236,14 @@ def atlas_prompts(atlas: wb.Engine) -> list[EncodedPrompt]:
 
 def peers(task: Task, rounds: int) -> Iterator[Line]:
     """The same cells by transformer-lens' and nnsight's own calls, a run for each."""
+    from nnsight import NNsight
+
     sides: dict[str, Callable[[], object]] = {"ours": task.swept}
     bridge = wb.load(task.model.hf, task.model.tokenizer, engine="transformer_lens").bridge
-    sides["transformer-lens"] = partial(by_transformer_lens, task, bridge)
-    sides["nnsight"] = partial(by_nnsight, task)
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(task.contrast.batch.ids)
+    sides["transformer-lens"] = partial(by_transformer_lens, task, bridge, cache)
+    sides["nnsight"] = partial(by_nnsight, task, NNsight(task.model.hf), clean_run(task))
     for name in ("transformer-lens", "nnsight"):
         found = sides[name]()
         assert isinstance(found, Tensor)
@@ -245,10 +256,9 @@ def peers(task: Task, rounds: int) -> Iterator[Line]:
 
 
 @torch.no_grad()
-def by_transformer_lens(task: Task, bridge: Any) -> Tensor:
+def by_transformer_lens(task: Task, bridge: Any, cache: Any) -> Tensor:
     """Each cell one `run_with_hooks` over the noised rows."""
     ids = task.contrast.batch.ids
-    _, cache = bridge.run_with_cache(ids)
     found = []
     for layer, token in task.some:
         name = f"blocks.{layer - 1}.hook_out"
@@ -263,20 +273,15 @@ def by_transformer_lens(task: Task, bridge: Any) -> Tensor:
 
 
 @torch.no_grad()
-def by_nnsight(task: Task) -> Tensor:
+def by_nnsight(task: Task, model: Any, clean: dict[Any, Tensor]) -> Tensor:
     """Each cell one trace over the noised rows."""
-    from nnsight import NNsight
-
-    model, ids = NNsight(task.model.hf), task.contrast.batch.ids
-    clean = {}
-    with model.trace(input_ids=ids):
-        for layer, block in enumerate(model.transformer.h, start=1):
-            clean[layer] = block.output.save()
+    ids, blocks = task.contrast.batch.ids, task.model.hf.transformer.h
     found = []
     for layer, token in task.some:
+        own = clean[blocks[layer - 1]][:, token]
         with model.trace(input_ids=ids.expand(SAMPLES, -1)):
             model.transformer.wte.output = model.transformer.wte.output + task.shift
-            model.transformer.h[layer - 1].output[:, token] = clean[layer][:, token]
+            model.transformer.h[layer - 1].output[:, token] = own
             logits = model.output.logits[:, -1].save()
         found.append(logits.softmax(-1)[:, TARGET])
     return torch.stack(found)
