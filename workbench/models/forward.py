@@ -14,6 +14,7 @@ from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch, DecoderBatch
 from workbench.models.hooks import Point, Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
+from workbench.models.vocabulary import in_parts
 
 __all__ = [
     "Start",
@@ -234,7 +235,8 @@ def readout(hf: Any, anatomy: Anatomy, resid: Tensor) -> Tensor:
     if anatomy.family.kind == "encoder_decoder":
         batch = _decoded_alone(batch, resid.detach()[:, None])
     start = (anatomy.n_layers, resid[:, None])
-    return run(hf, anatomy, batch, columns=batch.ids[0], start=start)[:, 0]
+    with in_parts(hf.get_output_embeddings()):
+        return run(hf, anatomy, batch, columns=batch.ids[0], start=start)[:, 0]
 
 
 def _decoded_alone(batch: Batch, encoded: Tensor) -> DecoderBatch:
