@@ -6,7 +6,8 @@
    own columns alone, so that only those are run.
 3. Cells that are equal up to a block share their rows up to it (windows with one left edge).
 4. In the first block after that, queries, keys and values of the columns behind it are the base run's.
-5. In the last block only the columns that are read pass through the output map and the MLP.
+5. Only tokens of which somebody reads what they give pass through attention's output map and the
+   MLP: in the last block those of the last columns, in others those whose output is not put in.
 
 A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
 whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from probes.causal.cells import LOCAL, Cell, Put, Table, begin_of, until
 from probes.causal.runs import Run
-from workbench.models.blocks import Blocks, narrowed, reused
+from workbench.models.blocks import Blocks, partly, reused
 from workbench.models.hooks import Tap
 from workbench.models.sites import Site
 
@@ -161,29 +162,47 @@ class _Wave:
         states: Mapping[Cell, Tensor],
     ) -> dict[Cell, Tensor]:
         """Block `layer` on some columns of some histories; other columns are the base run's."""
-        anatomy = self.blocks.anatomy
         whole = (first, end) == (self.begin, self.blocks.width)
         below = self.base.states[layer - 1][:, first:end]
         # Those that have just joined come last: their later columns are still the base run's.
         histories = sorted(histories, key=lambda history: self._joined(history, layer))
         parents = [states.get(until(history, layer - 1), below) for history in histories]
-        last = whole and layer == anatomy.n_layers
+        taps = self._taps(layer, first, histories)
         with (
             self._known(layer, histories) if whole else nullcontext(),
-            narrowed(anatomy, layer, self.tail) if last else nullcontext(),
+            partly(
+                self.blocks.anatomy,
+                layer,
+                [site.name for site, _ in taps],
+                attention=self._read(layer, first, end, histories, "attn_out"),
+                mlp=self._read(layer, first, end, histories, "mlp_out"),
+            ),
         ):
             found, _ = self.blocks.run(
                 layer,
                 torch.cat(parents),
                 first=first,
                 before=self.base.before(layer, first),
-                taps=self._taps(layer, first, histories),
+                taps=taps,
             )
         parts = found.view(len(histories), self.rows, end - first, -1)
         return {
             history: part if whole else self._whole(layer, first, part)
             for history, part in zip(histories, parts, strict=True)
         }
+
+    def _read(
+        self, layer: int, first: int, end: int, histories: Sequence[Cell], output: str
+    ) -> Tensor:
+        """[rows, columns] of which tokens the output of the part that `output` is the site of is read."""
+        read = torch.ones(len(histories), self.rows, end - first, dtype=torch.bool)
+        if layer == self.blocks.anatomy.n_layers:
+            read[:, :, : max(0, self.blocks.width - self.tail - first)] = False
+        for number, history in enumerate(histories):
+            for put in _at(history, layer):
+                if put.site.name in (output, "resid_post"):
+                    read[number, :, torch.tensor(put.columns) - first] = False
+        return read.flatten(0, 1).to(self.base.states[0].device)
 
     def _joined(self, history: Cell, layer: int) -> bool:
         """Whether a history was first put in right below block `layer`."""

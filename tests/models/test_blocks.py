@@ -9,7 +9,7 @@ import torch
 
 import workbench as wb
 from tests.tiny import EVERY, FAMILIES, hf_model, model
-from workbench.models.blocks import narrowed
+from workbench.models.blocks import partly
 
 TEXTS = ["abcdefghijk", "hello world"]  # longer than every sliding window
 FLOAT32 = ("gpt_neo", "gptj")  # their softmax is in float32 whatever the dtype
@@ -58,13 +58,30 @@ def test_later_columns_of_more_rows_go_on_from_keys_and_values(family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_narrowed_last_block_gives_the_same_last_column(family: str) -> None:
+def test_a_last_block_may_run_for_the_tokens_that_are_read(family: str) -> None:
     hooked = model(family)
     batch = hooked.batch(TEXTS)
     expected, last = states(hooked, batch), hooked.n_layers
-    with hooked.blocks(batch) as blocks, narrowed(blocks.anatomy, last, 2):
+    read = torch.zeros_like(batch.mask, dtype=torch.bool)
+    read[0, -2:] = read[1, 1] = True
+    with (
+        hooked.blocks(batch) as blocks,
+        partly(blocks.anatomy, last, (), attention=read, mlp=read),
+    ):
         found, _ = blocks.run(last, expected[last - 1])
-    torch.testing.assert_close(found[:, -2:], expected[last][:, -2:], **tolerance(family))
+    torch.testing.assert_close(found[read], expected[last][read], **tolerance(family))
+
+
+def test_tokens_left_out_pass_through_neither_part() -> None:
+    hooked = model("gpt2")
+    batch = hooked.batch(TEXTS)
+    expected = states(hooked, batch)
+    none = torch.zeros_like(batch.mask, dtype=torch.bool)
+    with hooked.blocks(batch) as blocks, partly(blocks.anatomy, 1, (), attention=none, mlp=none):
+        found, _ = blocks.run(1, expected[0])
+    left = torch.ones_like(none)
+    left[0, 0] = False  # one token gives the width of what the parts give
+    assert torch.equal(found[left], expected[0][left])
 
 
 def test_block_tokens_are_counted() -> None:

@@ -38,14 +38,18 @@ def noised(hooked: wb.Engine) -> Contrast:
     return Contrast.by_noise(hooked, prompts(hooked), std=STD, samples=SAMPLES, seed=0)
 
 
-def every_kind(width: int, n_layers: int) -> list[Cell]:
+def every_kind(width: int, n_layers: int, inside: str = "mlp_act") -> list[Cell]:
     """Cells of every kind: states, windows, severed traces, heads, spans, the embedding, none."""
     layers, columns = range(1, n_layers + 1), range(width)
     sites = ("resid_post", "mlp_out", "attn_out", "severed_mlp", "severed_attn")
     heads = [(Put(Site("z", 2), (column,), heads=(1,)),) for column in columns]
     span = cell_of([Put(Site("mlp_out", 2), (3, 5)), Put(Site("resid_post", 1), (4,))])
+    neurons = [
+        cell_of([Put(Site(name, layer), columns) for layer in layers for name in ("z", inside)])
+        for columns in ((width - 1,), (2, width - 1))
+    ]
     whole = (Put(Site("resid_post", 0), tuple(columns)),)
-    return [*grid(sites, layers, columns, 3, n_layers), *heads, span, whole, ()]
+    return [*grid(sites, layers, columns, 3, n_layers), *heads, *neurons, span, whole, ()]
 
 
 def tolerance(family: str) -> dict[str, float]:
@@ -59,7 +63,8 @@ def tolerance(family: str) -> dict[str, float]:
 def test_three_algorithms_give_the_same_scores(family: str, direction: str) -> None:
     hooked = model(family)
     contrast = noised(hooked)
-    cells = every_kind(contrast.width, hooked.n_layers)
+    experts = family in ("mixtral", "olmoe", "qwen3_moe", "gpt_oss")  # have no mlp_act
+    cells = every_kind(contrast.width, hooked.n_layers, "mlp_out" if experts else "mlp_act")
     found = {
         algorithm: effects(
             hooked,

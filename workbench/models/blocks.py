@@ -7,7 +7,7 @@ columns; a block is then called as the model would call it, on any number of row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from workbench.models.hooks import Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
 from workbench.models.sites import Site
 
-__all__ = ["Blocks", "Pair", "narrowed", "reused"]
+__all__ = ["Blocks", "Pair", "partly", "reused"]
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values of one block: [rows, key heads, columns, d_head] each."""
@@ -208,27 +208,48 @@ def _with_known(
 
 
 @contextmanager
-def narrowed(anatomy: Anatomy, layer: int, columns: int) -> Iterator[None]:
-    """Within it, only the last `columns` of block `layer` pass through attention's output map and MLP.
+def partly(
+    anatomy: Anatomy, layer: int, seen: Collection[str], *, attention: Tensor, mlp: Tensor
+) -> Iterator[None]:
+    """Within it, not every token passes through attention's output map and the MLP of block `layer`.
 
-    For a last block, of which nobody reads the others: those are left without what the two add.
+    For tokens of which nobody reads what the two give: their outputs are zeros. An MLP that is no module
+    of its own runs whole, as does what has one of the sites `seen` inside.
+
+    Args:
+        seen: names of the block's sites that taps see, every column of them.
+        attention: [rows, columns] whether a token passes through attention's output map.
+        mlp: the same for the MLP.
     """
-    family = anatomy.family
-    paths = [family.attn_z, *([family.mlp] if family.mlp else [])]
+    paths = {anatomy.family.attn_z: attention, anatomy.family.mlp: mlp}
     with ExitStack() as stack:
-        for path in paths:
+        for path, chosen in paths.items():
+            if not path or chosen.all() or any(_inside(anatomy, path, name) for name in seen):
+                continue
             module = anatomy.part(layer, path)
-            stack.enter_context(replaced_forward(module, _of_last(module.forward, columns)))
+            stack.enter_context(replaced_forward(module, _of_some(module.forward, chosen)))
         yield
 
 
-def _of_last(own: Callable[..., Any], columns: int) -> Callable[..., Any]:
+def _inside(anatomy: Anatomy, path: str, name: str) -> bool:
+    """Whether what taps see at a site has passed through a part of what lies at `path`, or may have."""
+    if type(anatomy) is not Anatomy:
+        return True
+    own: str = getattr(anatomy.family, "attn_z" if name == "z" else name)
+    return own.startswith(f"{path}.")
+
+
+def _of_some(own: Callable[..., Any], chosen: Tensor) -> Callable[..., Any]:
+    if not chosen.any():  # what no token passes through says no width
+        chosen = chosen.clone()
+        chosen[0, 0] = True
+
     def forward(states: Tensor, *args: Any) -> Any:
         # Some modules take the residual stream beside what they read.
-        found = own(*(value[:, -columns:].contiguous() for value in (states, *args)))
+        found = own(*(value[chosen][None] for value in (states, *args)))
         first, *rest = found if isinstance(found, tuple) else (found,)
-        missing = states.shape[1] - first.shape[1]
-        whole = torch.nn.functional.pad(first, (0, 0, missing, 0))
+        whole = first.new_zeros(*states.shape[:2], first.shape[-1])
+        whole[chosen] = first[0]
         return (whole, *rest) if isinstance(found, tuple) else whole
 
     return forward
