@@ -102,7 +102,7 @@ def planned(
     if algorithm == "wave":
         second = width if other is None else other
         own = prompts * width + rows * (second - min(same, width - 1, second - 1))
-        return own * n_layers + rows * cost(shorter, n_layers=n_layers, width=width)
+        return own * n_layers + rows * cost(shorter, **sizes)
     runs = (n_layers - (0 if algorithm == "naive" else below(cell)) for cell in shorter)
     return rows * (width * (n_layers + sum(runs)) + (other or width) * n_layers)
 
@@ -241,8 +241,9 @@ class _Waves:
         self.every, self.blocks = blocks, blocks[denoising]
         self.clean, self.corrupted = self._logits(clean), self._logits(corrupted)
         clean = clean.repeated(contrast.samples)
-        self.base, source = (corrupted, clean) if denoising else (clean, corrupted)
-        self.tables = {"source": source.table, "base": self.base.table}
+        self.base, self.source = (corrupted, clean) if denoising else (clean, corrupted)
+        self.tables = {"source": self.source.table, "base": self.base.table}
+        self.same = contrast.same
 
     def _logits(self, run: Run) -> Tensor:
         return self._read_out(run.states[-1][:, -self.tail :])
@@ -258,7 +259,14 @@ class _Waves:
         differs = score.metric == "logit_difference"
         direct = Difference.of(self.model, score.goal) if differs else None
         for indices, finals in sweep(
-            self.blocks, self.base, self.tables, cells, tail=self.tail, limit=limit
+            self.blocks,
+            self.base,
+            self.tables,
+            cells,
+            source=self.source,
+            same=self.same,
+            tail=self.tail,
+            limit=limit,
         ):
             if direct is not None:
                 yield indices, direct(finals[:, :, -1].flatten(0, 1))

@@ -9,6 +9,9 @@
 5. Only tokens of which somebody reads what they give pass through attention's output map and the
    MLP: in the last block those of the last columns, in others those whose output is not put in.
 
+6. Where what is put in are the other run's states of every column in which the two differ up to some
+   column, the run is the other one up to there, whose keys and values serve in place of those columns.
+
 A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
 whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
 each cell costs S T L x T L.
@@ -40,6 +43,8 @@ def sweep(
     tables: Mapping[str, Table],
     cells: Sequence[Cell],
     *,
+    source: Run | None = None,
+    same: int = 0,
     tail: int = 1,
     limit: int = 1024,
 ) -> Iterator[tuple[list[int], Tensor]]:
@@ -49,26 +54,31 @@ def sweep(
         base: the run that cells are put into.
         tables: what is put in, by name, of as many rows as the base run or one.
         cells: not empty; what cannot change the last columns left out (see `effective`).
+        source: the run whose values the table "source" holds, of as many rows as the base run.
+        same: how many of its first columns are the base run's.
         tail: how many of the last columns are wanted.
         limit: tokens in a block's call; more are split.
 
     Yields:
         Indices of cells, and their states after the last block [cells, rows, tail, d].
     """
-    for begin, indices in _groups(cells).items():
-        wave = _Wave(blocks, base, tables, begin if blocks.apart else 0, tail, limit)
+    behind = same if source is not None and blocks.apart else -1
+    for (begin, as_source), indices in _groups(cells, behind, blocks.width - tail).items():
+        before = source if source is not None and as_source else base
+        wave = _Wave(blocks, base, before, tables, begin if blocks.apart else 0, tail, limit)
         yield indices, wave.run([cells[i] for i in indices])
 
 
-def cost(cells: Sequence[Cell], *, n_layers: int, width: int) -> int:
+def cost(cells: Sequence[Cell], *, n_layers: int, width: int, same: int = -1, tail: int = 1) -> int:
     """Block-tokens of a sweep for each row of its base run.
 
     Args:
         cells: as for `sweep`.
+        same: as for `sweep`; -1 where it is given no run of the source.
     """
     shape = _Shape(width)
     total = 0
-    for begin, indices in _groups(cells).items():
+    for (begin, _), indices in _groups(cells, same, width - tail).items():
         for layer in range(n_layers + 1):
             histories = _histories([cells[i] for i in indices], layer)
             for (first, end), those in _by_columns(layer, histories, begin, shape).items():
@@ -84,12 +94,27 @@ class _Shape:
     apart: bool = True
 
 
-def _groups(cells: Sequence[Cell]) -> dict[int, list[int]]:
-    """Indices of cells, by the column at which they begin."""
-    found: dict[int, list[int]] = defaultdict(list)
+def _groups(cells: Sequence[Cell], same: int, unread: int) -> dict[tuple[int, bool], list[int]]:
+    """Indices of cells, by the column at which they begin and whether they are the source below it."""
+    found: dict[tuple[int, bool], list[int]] = defaultdict(list)
     for index, cell in enumerate(cells):
-        found[begin_of(cell)].append(index)
+        behind = _source_up_to(cell, same)
+        as_source = 0 < behind <= unread
+        found[behind if as_source else begin_of(cell), as_source].append(index)
     return dict(sorted(found.items()))
+
+
+def _source_up_to(cell: Cell, same: int) -> int:
+    """Below which column the cell's run is the source's from where it is put in; 0 where nowhere.
+
+    Args:
+        same: how many of the source's first columns are the base run's; -1 where that is of no use.
+    """
+    first, *more = cell
+    whole = first.site.name == "resid_post" and first.table == "source" and first.of is None
+    end = first.columns[-1] + 1
+    joined = first.columns == tuple(range(first.columns[0], end))
+    return end if whole and joined and not more and first.columns[0] <= same else 0
 
 
 def _histories(cells: Sequence[Cell], layer: int) -> list[Cell]:
@@ -122,12 +147,14 @@ class _Wave:
         self,
         blocks: Blocks,
         base: Run,
+        before: Run,
         tables: Mapping[str, Table],
         begin: int,
         tail: int,
         limit: int,
     ) -> None:
-        self.blocks, self.base, self.tables = blocks, base, tables
+        """`before` has the keys and values of the columns before `begin`, behind what is put in."""
+        self.blocks, self.base, self.before, self.tables = blocks, base, before, tables
         self.begin, self.tail, self.limit = begin, tail, limit
         self.rows = len(base.states[0])
 
@@ -182,7 +209,7 @@ class _Wave:
                 layer,
                 torch.cat(parents),
                 first=first,
-                before=self.base.before(layer, first),
+                before=(self.before if whole else self.base).before(layer, first),
                 taps=taps,
             )
         parts = found.view(len(histories), self.rows, end - first, -1)
@@ -214,7 +241,8 @@ class _Wave:
         base = self.base.projected[layer - 1]
         if not new or not base:
             return nullcontext()
-        end = 1 + max(column for history in new for put in history for column in put.columns)
+        changed = [column for history in new for put in history for column in put.columns]
+        end = max(self.begin, 1 + max(changed))
         known = {m: _tiled(values[:, self.begin :], len(new)) for m, values in base.items()}
         return reused(known, end - self.begin)
 
@@ -248,6 +276,8 @@ class _Wave:
         if puts:
             states = states.clone()
         for put in puts:
+            if put.columns[-1] < self.begin:  # they are those of the run before
+                continue
             self._place(states, put, self.begin)
         return states
 

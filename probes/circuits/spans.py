@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probes.causal.cells import Cell, Put
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction, algorithm_of, effects
+from probes.causal.effects import Direction, algorithm_of, effects, planned
 from probes.causal.metrics import LEAST, Metric
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
@@ -124,18 +124,13 @@ def _begin(site: Site, first: int, end: int, spans: int) -> list[Span]:
 
 def grid_block_tokens(model: Model, contrast: Contrast, sites: Sequence[Site], end: int) -> int:
     """How many block-tokens it would take to patch every token by itself, by the same algorithm."""
-    layers, width, samples = model.n_layers, contrast.width, contrast.samples
-    wave = algorithm_of(model, [site.name for site in sites]) == "wave"
-    total = 2 * samples * width * layers
-    if wave:  # what both runs begin with is run once
-        total = (width + samples * (width - contrast.same)) * layers
-    for name, layer in sites:
-        inside = name != "resid_post"
-        for column in range(contrast.same, end):
-            if layer == layers and column < width - contrast.goal.tokens:
-                continue  # acts on nothing that is read
-            if wave:
-                total += samples * ((width - column) * (layers - layer) + inside)
-            else:
-                total += samples * width * (layers - layer + inside)
-    return total
+    tokens = range(contrast.same, end)
+    return planned(
+        [Span(site, token, token + 1).cell for site in sites for token in tokens],
+        algorithm=algorithm_of(model, [site.name for site in sites]),
+        n_layers=model.n_layers,
+        width=contrast.width,
+        same=contrast.same,
+        samples=contrast.samples,
+        tail=contrast.goal.tokens,
+    )

@@ -200,8 +200,10 @@ def _with_known(
 ) -> Callable[[Tensor], Tensor]:
     def forward(states: Tensor) -> Tensor:
         split = len(states) - len(known)
-        new = own(states[split:, :columns].contiguous())
-        last = torch.cat([new, known[:, columns:]], dim=1)
+        last = known
+        if columns:
+            new = own(states[split:, :columns].contiguous())
+            last = torch.cat([new, known[:, columns:]], dim=1)
         return torch.cat([own(states[:split].contiguous()), last]) if split else last
 
     return forward
