@@ -112,7 +112,7 @@ def scores(metric: Metric, logits: Tensor, goal: Goal, clean: Tensor | None = No
         return target - foil
     flat, ids = wide.flatten(0, 1), goal.targets.view(-1, 1)
     size = CPU_ROWS if flat.device.type == "cpu" else len(flat)
-    parts = zip(flat.split(size), ids.split(size), strict=True)
+    parts = zip(torch.split(flat, size), torch.split(ids, size), strict=True)
     lost = torch.cat([surprisal(*part) for part in parts])
     total = -lost.view(goal.targets.shape).sum(1)
     return total.exp() if metric == "probability" else total
