@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import counts, filled, or_nan, pair_blocks
+from probes.particles.sets import counts, filled, or_nan, pair_blocks, working_dtype
 
 __all__ = ["coinciding_pairs", "nearest_neighbour_cosine"]
 
@@ -48,5 +48,5 @@ def coinciding_pairs(u: Tensor, mask: Tensor, above: float = 0.999) -> Tensor:
     close = torch.zeros(mask.shape[:-1], dtype=torch.long, device=u.device)
     for cosines, both in pair_blocks(u, mask):
         close += ((cosines > above) & both).sum((-2, -1))
-    n = counts(mask, filled(u[..., :0, :], mask[..., :0]))
-    return or_nan(close / (n * (n - 1)), n > 1)
+    n = mask.sum(-1)
+    return or_nan(close.to(working_dtype(u)) / (n * (n - 1)), n > 1)

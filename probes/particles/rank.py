@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from probes.particles.sets import counts, filled, or_nan
@@ -67,4 +68,7 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens or of zeros alone.
     """
     residual, _ = _residual(x, mask)
-    return residual.flatten(-2).norm(dim=-1) / filled(x, mask).flatten(-2).norm(dim=-1)
+    sizes = (filled(x, mask), residual)
+    whole, rest = (torch.linalg.vector_norm(one, dim=(-2, -1)) for one in sizes)
+    share: Tensor = rest / whole
+    return share
