@@ -124,5 +124,5 @@ def silhouette(u: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 def _membership(labels: Tensor, mask: Tensor) -> Tensor:
     """[..., n, k] 1 where a token is in a cluster."""
-    clusters = torch.where(mask, labels + 1, 0)
-    return one_hot(clusters, int(clusters.max()) + 1 if clusters.numel() else 1)[..., 1:]
+    cluster = torch.where(mask, labels + 1, 0)  # 0: in none
+    return one_hot(cluster, max(int(cluster.max()), 1) + 1)[..., 1:]

@@ -29,7 +29,7 @@ def cosine_histogram(u: Tensor, mask: Tensor, bins: int = 100) -> Tensor:
     for cosines, both in pair_blocks(u, mask):  # each pair twice
         total += histogram(cosines.flatten(-2), both.flatten(-2), bins, (-1.0, 1.0))
     n = mask.sum(-1, keepdim=True)
-    return (total / (n * (n - 1))).to(working_dtype(u))
+    return total.to(working_dtype(u)) / (n * (n - 1))
 
 
 def histogram(values: Tensor, mask: Tensor, bins: int, span: tuple[float, float]) -> Tensor:
@@ -94,5 +94,8 @@ def first_component(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     top = vectors[..., -1:]
     axis = (centred.mT @ top if wide else top)[..., 0]
     largest = axis.gather(-1, axis.abs().argmax(-1, keepdim=True))
-    share = values[..., -1] / values.sum(-1)
-    return axis * largest.sign() / axis.norm(dim=-1, keepdim=True), share
+    axis = axis * largest.sign() / axis.norm(dim=-1, keepdim=True)
+    total = values.sum(-1)
+    # below this it is the rounding of the mean
+    varies = total > (4 * torch.finfo(states.dtype).eps) ** 2 * states.square().sum((-2, -1))
+    return or_nan(axis, varies[..., None]), or_nan(values[..., -1] / total, varies)
