@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import PAIRS, cosine_blocks, counts, filled, or_nan
+from probes.particles.sets import cosine_blocks, counts, filled, or_nan, row_slices, working_dtype
 
 __all__ = ["component_labels", "components", "participation_ratio", "vendi"]
 
@@ -71,7 +71,7 @@ def components(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
     """
     labels = component_labels(u, mask, threshold)
     own = torch.arange(labels.shape[-1], device=labels.device)
-    number = (labels == own).sum(-1).to(u.dtype if u.dtype == torch.float64 else torch.float32)
+    number = (labels == own).sum(-1).to(working_dtype(u))
     return or_nan(number, mask.any(-1))
 
 
@@ -99,8 +99,8 @@ def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor
 def _lowest(joined: Tensor, label: Tensor) -> Tensor:
     """[..., n] the lowest label among a token's neighbours; n where it has none."""
     n = joined.shape[-1]
-    step = max(1, PAIRS // max(label.numel(), 1))
     here = label[..., None, :]
-    return torch.cat(
-        [torch.where(rows, here, n).amin(-1) for rows in joined.split(step, dim=-2)], dim=-1
-    )
+    lowest = [
+        torch.where(joined[..., rows, :], here, n).amin(-1) for rows in row_slices(label.shape)
+    ]
+    return torch.cat(lowest, dim=-1)

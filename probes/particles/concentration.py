@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import counts, filled, or_nan, pair_blocks
+from probes.particles.sets import counts, filled, or_nan, pair_blocks, working_dtype
 
 __all__ = ["coinciding_pairs", "nearest_neighbour_cosine"]
 
@@ -14,7 +14,8 @@ def nearest_neighbour_cosine(u: Tensor, mask: Tensor) -> Tensor:
     """The mean over i of max over j != i of <u_i, u_j>.
 
     With self left in it would be 1 whatever the tokens do. From -1 / (n - 1) to 1; of n random
-    directions about sqrt(2 log(n) / d), while that is small.
+    directions about z / sqrt(d), z the normal quantile of 1 - .56 / n, while that is small: it grows with
+    n, and prompts of unequal length are not to be compared.
 
     Args:
         u: [..., n, d] unit vectors.
@@ -48,5 +49,5 @@ def coinciding_pairs(u: Tensor, mask: Tensor, above: float = 0.999) -> Tensor:
     close = torch.zeros(mask.shape[:-1], dtype=torch.long, device=u.device)
     for cosines, both in pair_blocks(u, mask):
         close += ((cosines > above) & both).sum((-2, -1))
-    n = counts(mask, filled(u[..., :0, :], mask[..., :0]))
-    return or_nan(close / (n * (n - 1)), n > 1)
+    n = mask.sum(-1)
+    return or_nan(close.to(working_dtype(u)) / (n * (n - 1)), n > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from probes.particles.sets import counts, filled, or_nan
@@ -24,7 +25,8 @@ def order_parameter(u: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens, 1 of a single one.
     """
     total = filled(u, mask).sum(-2)
-    return total.norm(dim=-1) / counts(mask, total)
+    length: Tensor = torch.linalg.vector_norm(total, dim=-1)
+    return length / counts(mask, total)
 
 
 def mean_cosine(u: Tensor, mask: Tensor) -> Tensor:

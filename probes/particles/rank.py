@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from probes.particles.sets import counts, filled, or_nan
@@ -13,7 +14,7 @@ def composite_norm(x: Tensor, mask: Tensor) -> Tensor:
     """sqrt(||X||_1 ||X||_inf): greatest absolute column sum times greatest absolute row sum.
 
     Dong et al. 2021 ("Attention is not all you need"). From 0 up; of n random
-    directions about sqrt(2 n / pi). What `composite_residual` is to be divided by.
+    directions somewhat above sqrt(2 n / pi). What `composite_residual` is to be divided by.
 
     Args:
         x: [..., n, d] states or unit vectors.
@@ -40,7 +41,7 @@ def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
     Dong et al. 2021 ("Attention is not all you need: pure attention loses rank doubly exponentially
     with depth"): under pure attention it falls with its cube from layer to layer. From 0 (all states
     equal) up, in the states' own units; of n random directions nearly their `composite_norm`,
-    about sqrt(2 n / pi).
+    somewhat above sqrt(2 n / pi).
 
     Args:
         x: [..., n, d] states or unit vectors.
@@ -67,4 +68,7 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens or of zeros alone.
     """
     residual, _ = _residual(x, mask)
-    return residual.flatten(-2).norm(dim=-1) / filled(x, mask).flatten(-2).norm(dim=-1)
+    sizes = (filled(x, mask), residual)
+    whole, rest = (torch.linalg.vector_norm(one, dim=(-2, -1)) for one in sizes)
+    share: Tensor = rest / whole
+    return share

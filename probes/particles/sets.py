@@ -11,15 +11,27 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["cosine_blocks", "counts", "filled", "or_nan", "pair_blocks"]
+__all__ = [
+    "cosine_blocks",
+    "counts",
+    "filled",
+    "or_nan",
+    "pair_blocks",
+    "row_slices",
+    "working_dtype",
+]
 
 PAIRS = 2**23  # pairs at once over the whole batch: 32 MiB of float32
 
 
+def working_dtype(u: Tensor) -> torch.dtype:
+    """What metrics of `u` are computed in and returned as: float64 of float64, float32 of all else."""
+    return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
 def filled(u: Tensor, mask: Tensor) -> Tensor:
-    """`u` with zeros where the mask is False, in float32 at least."""
-    wide = u if u.dtype == torch.float64 else u.float()
-    return wide.masked_fill(~mask[..., None], 0.0)
+    """`u` with zeros where the mask is False, in its working dtype."""
+    return u.to(working_dtype(u)).masked_fill(~mask[..., None], 0.0)
 
 
 def counts(mask: Tensor, like: Tensor) -> Tensor:
@@ -32,13 +44,16 @@ def or_nan(value: Tensor, defined: Tensor) -> Tensor:
     return value.masked_fill(~defined, torch.nan)
 
 
+def row_slices(shape: torch.Size) -> Iterator[slice]:
+    """Rows of [..., n, n] of a mask's shape [..., n]: as many at once as make at most `PAIRS` entries."""
+    step = max(1, PAIRS // max(shape.numel(), 1))
+    for start in range(0, shape[-1], step):
+        yield slice(start, min(start + step, shape[-1]))
+
+
 def cosine_blocks(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of u U^T, a block at a time: (rows, [..., rows, n]), at most `PAIRS` entries together."""
-    n = u.shape[-2]
-    per_row = max(u.shape[:-1].numel(), 1)
-    step = max(1, PAIRS // per_row)
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
+    for rows in row_slices(u.shape[:-1]):
         yield rows, u[..., rows, :] @ u.mT
 
 
