@@ -49,9 +49,9 @@ def resampled(values: Numbers, seed: int = 0) -> Summary:
     with np.errstate(invalid="ignore", divide="ignore"):
         value = known.sum(0) / n
         means = _means(known, there, np.random.default_rng(seed))
-    low, high = np.nanpercentile(means[:, n >= FEWEST], ENDS, axis=0)
-    ends = np.full((2, len(n)), np.nan)
-    ends[:, n >= FEWEST] = low, high
+    ends, enough = np.full((2, len(n)), np.nan), n >= FEWEST
+    if enough.any():
+        ends[:, enough] = np.nanpercentile(means[:, enough], ENDS, axis=0)
     return Summary(value, ends[0], ends[1], n)
 
 

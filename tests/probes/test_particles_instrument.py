@@ -53,7 +53,7 @@ def found(gpt2: wb.TorchModel, other_text: str) -> wb.Result:
 
 def hf_states(hf: Any, text: str) -> Tensor:
     """[layers, n, d] by Hugging Face alone; the last state is taken before the final norm."""
-    ids = torch.tensor([list(text.encode())])  # one token a byte
+    ids = torch.tensor([tokenizer()(text)["input_ids"]])
     caught: list[Tensor] = []
     hook = hf.transformer.ln_f.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
     with torch.no_grad():
@@ -108,7 +108,7 @@ def agree(result: wb.Result, view: str, prompt: int, hand: list[dict[str, float]
 
 
 def test_numbers_by_hand_from_hugging_face(gpt2: wb.TorchModel, other_text: str) -> None:
-    result = Particles(corpus=other_text, views="raw,centred".split(","), beta=2.0)(gpt2, TEXTS)
+    result = Particles(corpus=other_text, views=["raw", "centred"], beta=2.0)(gpt2, TEXTS)
     mean = mean_by_hand(gpt2.hf)
     for prompt in (0, 1, 2):
         states = hf_states(gpt2.hf, TEXTS[prompt])
@@ -143,7 +143,7 @@ def test_shuffled_tokens_are_the_same_tokens_in_another_order(
     for ids in orders:
         assert sorted(ids) == sorted(prompt.ids)
         assert ids != prompt.ids
-    text = bytes(shuffled(prompt, gpt2.tokens, 5).ids).decode()
+    text = tokenizer().decode(shuffled(prompt, gpt2.tokens, 5).ids)
     agree(
         found,
         "shuffled",
@@ -169,7 +169,7 @@ def test_special_tokens_stay_and_do_not_count(other_text: str) -> None:
 def test_sinks_are_left_out_and_counted() -> None:
     hf = hf_model("gpt2")
     with torch.no_grad():
-        hf.transformer.wte.weight[ord("E")] *= 1000
+        hf.transformer.wte.weight[tokenizer()("E")["input_ids"][0]] *= 1000
     loud = wb.load(hf, tokenizer())
     one = {
         drop: Particles(drop=drop, views=["raw"])(loud, TEXTS[:1]).data.isel(
