@@ -119,6 +119,12 @@ class Particles(Reading):
     _found: ClassVar[Views | None] = None  # an instance's own once it is settled
 
     def __post_init__(self) -> None:
+        if self.drop is None:  # as settings read "none" from a command line
+            object.__setattr__(self, "drop", "none")
+        if self.views is None or not isinstance(self.corpus, str):
+            raise SettingError(
+                f"{WHO}: views and corpus are left empty for their defaults, not none"
+            )
         views = (self.views,) if isinstance(self.views, str) else tuple(self.views)
         object.__setattr__(self, "views", tuple(view for view in views if view))
         object.__setattr__(self, "positions", checked_positions(self.positions))

@@ -26,6 +26,7 @@ from probes.particles.quantities import QUANTITIES
 from probes.particles.report import section
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
 from workbench.report.tables import frame
+from workbench.settings import configure
 from workbench.store.capture import capture
 
 TEXTS = ["The Eiffel Tower stands", "Rome", "a b c d e f g h", "x"]
@@ -286,6 +287,7 @@ def test_the_corpus_is_named_kept_and_held_out(
     [
         ({"drop": "all"}, "drop is 'all'"),
         ({"views": ["twin"]}, "views \\['twin'\\]: expected some of raw"),
+        ({"views": None}, "left empty for their defaults"),
         ({"draws": 0}, "draws is 0"),
         ({"beta": float("inf")}, "beta is inf"),
         ({"seed": -1}, "seed is -1"),
@@ -295,6 +297,15 @@ def test_the_corpus_is_named_kept_and_held_out(
 def test_settings_are_checked(settings: Mapping[str, Any], message: str) -> None:
     with pytest.raises(wb.SettingError, match=message):
         Particles(**settings)
+
+
+def test_drop_none_is_what_a_command_line_says() -> None:
+    given = configure("particles", ["drop=none", "views=raw,centred", "corpus=", "draws=2"])
+    assert given == Particles(drop="none", views=["raw", "centred"], draws=2)
+    assert (
+        configure("particles", ["drop=default", "views=", "positions=last"]).settings()["views"]
+        == ()
+    )
 
 
 def test_two_stacks_are_refused_by_name() -> None:
