@@ -89,8 +89,8 @@ def components(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
 def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
     """[..., n] the first token of each token's component (see `components`), -1 where masked.
 
-    Labels spread to neighbours, roots hook onto lower roots and pointers are halved, all sets at once,
-    until nothing changes: O(log n) rounds (Zhang, Azad and Buluc 2020, FastSV). Keeps one byte a pair.
+    Roots hook onto the lowest root that their trees touch and paths are halved, all sets at once, until
+    nothing changes (Shiloach and Vishkin 1982): about log2 n rounds. Keeps one byte a pair.
     """
     joined = torch.cat(
         [(cosines > threshold) & both for cosines, both in pair_blocks(u, mask)], dim=-2
@@ -99,7 +99,6 @@ def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor
     while True:
         lowest = torch.minimum(parent, _lowest(joined, parent))
         hooked = parent.scatter_reduce(-1, parent, lowest, "amin")
-        hooked = torch.minimum(hooked, lowest)
         jumped = hooked.gather(-1, hooked)
         if torch.equal(jumped, parent):
             return parent.masked_fill(~mask, -1)
