@@ -5,14 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import cosine_blocks, counts, filled, or_nan, row_slices, working_dtype
+from probes.particles.sets import counts, filled, or_nan, pair_blocks, row_slices, working_dtype
 
 __all__ = ["component_labels", "components", "participation_ratio", "vendi"]
 
 
-def _gram(u: Tensor) -> Tensor:
-    """U U^T or U^T U, the smaller: same non-zero eigenvalues, and never larger than u."""
-    return u @ u.mT if u.shape[-2] <= u.shape[-1] else u.mT @ u
+def _smaller(u: Tensor) -> Tensor:
+    """U or U^T: the one whose Gram matrix is smaller, never larger than u; the eigenvalues are the same."""
+    return u if u.shape[-2] <= u.shape[-1] else u.mT
+
+
+def _gram_square(v: Tensor) -> Tensor:
+    """||V V^T||_F^2 from blocks on and right of the diagonal: 5/8 of the products."""
+    total, size = v.new_zeros(v.shape[:-2]), v.shape[-2]
+    step = max(1, -(-size // 4))
+    for start in range(0, size, step):
+        block = v[..., start : start + step, :] @ v[..., start:, :].mT
+        on_diagonal = block[..., :step].square().sum((-2, -1))
+        total += 2 * block.square().sum((-2, -1)) - on_diagonal
+    return total
 
 
 def participation_ratio(u: Tensor, mask: Tensor) -> Tensor:
@@ -29,9 +40,8 @@ def participation_ratio(u: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    gram = _gram(filled(u, mask))
-    n = counts(mask, gram)
-    return n.square() / gram.square().sum((-2, -1))
+    vectors = filled(u, mask)
+    return counts(mask, vectors).square() / _gram_square(_smaller(vectors))
 
 
 def vendi(u: Tensor, mask: Tensor) -> Tensor:
@@ -49,7 +59,8 @@ def vendi(u: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    gram = _gram(filled(u, mask))
+    side = _smaller(filled(u, mask))
+    gram = side @ side.mT
     n = counts(mask, gram)
     share = torch.linalg.eigvalsh(gram / n.clamp(min=1)[..., None, None]).clamp(min=0)
     return or_nan(torch.special.entr(share).sum(-1).exp(), n > 0)
@@ -78,18 +89,16 @@ def components(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
 def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
     """[..., n] the first token of each token's component (see `components`), -1 where masked.
 
-    Labels spread to neighbours, roots hook onto lower roots and pointers are halved, all sets at once,
-    until nothing changes: O(log n) rounds (Zhang, Azad and Buluc 2020, FastSV). Keeps one byte a pair.
+    Roots hook onto the lowest root that their trees touch and paths are halved, all sets at once, until
+    nothing changes (Shiloach and Vishkin 1982): about log2 n rounds. Keeps one byte a pair.
     """
     joined = torch.cat(
-        [cosines > threshold for _, cosines in cosine_blocks(filled(u, mask))], dim=-2
+        [(cosines > threshold) & both for cosines, both in pair_blocks(u, mask)], dim=-2
     )
-    joined &= mask[..., None] & mask[..., None, :]
     parent = torch.arange(joined.shape[-1], device=u.device).expand(mask.shape).clone()
     while True:
         lowest = torch.minimum(parent, _lowest(joined, parent))
         hooked = parent.scatter_reduce(-1, parent, lowest, "amin")
-        hooked = torch.minimum(hooked, lowest)
         jumped = hooked.gather(-1, hooked)
         if torch.equal(jumped, parent):
             return parent.masked_fill(~mask, -1)

@@ -12,9 +12,7 @@ from probes.particles.sets import cosine_blocks, counts, filled, or_nan, working
 __all__ = ["two_nn", "without_duplicates"]
 
 KEPT = 0.9  # of the ratios, the smaller ones: Facco's choice
-SAME = (
-    64 * torch.finfo(torch.float64).eps
-)  # of the squared length: what a squared distance rounds by
+SAME = 64 * torch.finfo(torch.float64).eps  # of squared lengths: a squared distance's rounding
 
 
 def two_nn(x: Tensor, mask: Tensor) -> Tensor:
@@ -34,6 +32,8 @@ def two_nn(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of fewer than three different points, or where all are equally far.
     """
+    if x.shape[-2] < 3:
+        return x.new_full(x.shape[:-2], torch.nan, dtype=working_dtype(x))
     points = filled(x, mask).double()
     left = without_duplicates(points, mask)
     two = torch.cat(

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from probes.particles.sets import cosine_blocks, counts, filled, or_nan
 from workbench.errors import SettingError
@@ -89,12 +88,11 @@ def mean_field_force(u: Tensor, mask: Tensor, beta: float) -> Tensor:
         [..., n, d]; zeros where masked.
     """
     vectors = filled(u, mask)
-    # masked queries attend to all: a row without keys would be NaN
-    visible = mask[..., None, :] | ~mask[..., None]
-    mixed = scaled_dot_product_attention(
-        _positive(beta) * vectors, vectors, vectors, attn_mask=visible, scale=1.0
-    )
-    return filled(tangent(vectors, mixed), mask)
+    beta, mixed = _positive(beta), []
+    for _, cosines in cosine_blocks(vectors):
+        scores = cosines.mul_(beta).masked_fill_(~mask[..., None, :], -torch.inf)
+        mixed.append(scores.softmax(-1) @ vectors)
+    return filled(tangent(vectors, torch.cat(mixed, dim=-2)), mask)
 
 
 def pattern_force(u: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:

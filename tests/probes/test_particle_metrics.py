@@ -217,6 +217,15 @@ def test_what_is_not_defined_is_nan(d: int) -> None:
             assert theirs is None or ours == pytest.approx(theirs, abs=1e-12, nan_ok=True), name
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_single_place(name: str) -> None:
+    """As one token among masked places."""
+    u = directions(2, 3, 4)
+    mask = torch.tensor([True, False, False]).expand(2, 3)
+    padded, alone = METRICS[name](u, mask), METRICS[name](u[:, :1], mask[:, :1])
+    torch.testing.assert_close(alone, padded, **EXACT, equal_nan=True)
+
+
 N, D = 200, 64
 
 
