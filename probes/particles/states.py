@@ -14,7 +14,6 @@ from workbench.models.tokens import EncodedPrompt, Tokens
 
 __all__ = ["SINKS", "Drop", "opening", "padded", "tokens_that_count"]
 
-ROOM = 3  # columns at least: a token and its two nearest, which intrinsic dimension asks for
 Drop = Literal["none", "default"]
 SINKS = {"none": math.inf, "default": SINK}
 """From how many times the median norm on a token is left out."""
@@ -47,4 +46,4 @@ def padded(captures: Captures, layer: int) -> Tensor:
 
 
 def _width(captures: Captures) -> int:
-    return max(ROOM, int(captures.places.position.max()) + 1)
+    return int(captures.places.position.max()) + 1
