@@ -21,6 +21,7 @@ from benchmarks import (
     input_attribution,
     logit_lens,
     page,
+    particles,
     sparse_probe,
     tuned,
 )
@@ -33,6 +34,7 @@ PARTS = {
     "input_attribution": input_attribution.run,
     "logit_lens": logit_lens.run,
     "page": page.run,
+    "particles": particles.run,
     "sparse_probe": sparse_probe.run,
     "tuned": tuned.run,
 }

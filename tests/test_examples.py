@@ -214,3 +214,21 @@ def test_sparse_probes_stand_above_their_controls(
         assert float(line.split(")")[1].split()[0]) <= 0.05, line
     assert float(lines[0].split()[3]) > 0.9  # one neuron for the language relation
     assert (tmp_path / "sparse_probing.html").is_file()
+
+
+def test_particles_are_held_against_their_controls(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "particles.py"))["main"](12)
+    printed = capsys.readouterr().out
+    cosines = {
+        (view, int(layer)): float(value)
+        for view, layer, value in re.findall(r"^(\w+) +(\d) +(-?[\d.]+) ", printed, re.MULTILINE)
+    }
+    assert len(cosines) == 4 * 7
+    assert cosines["raw", 1] > 0.8 > 0.2 > cosines["raw", 6]  # Atlas rises, then falls
+    assert re.search(
+        r"^Mean cosine, centred: .*below all draws of untrained twins at", printed, re.M
+    )
+    assert (tmp_path / "particles.html").is_file()

@@ -23,7 +23,7 @@ from lenses import (
     NeuronView,
     counterfactuals,
 )
-from probes import Ablate, CausalTrace, Patch, PathPatch
+from probes import Ablate, CausalTrace, Particles, Patch, PathPatch
 from workbench.atlas import prompts_path
 from workbench.instrument import Instrument
 from workbench.jobs import Desk, ModelSpec, Request
@@ -91,6 +91,7 @@ def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
     )
     edits = list(counterfactuals(wb.PromptSet.read(prompts_path("facts")), prompts=8))
     yield edits, [LogitLens(), EditEffect()], [("edit_light", "edit", (1500, 1200), "")]
+    yield [EIFFEL], [LogitLens(), Particles()], [("particles_light", "particles", (1300, 1100), "")]
 
 
 @contextmanager
