@@ -248,6 +248,18 @@ class Reading(Instrument):
     def measure(self, captures: Captures) -> Measured:
         """What it makes of one batch."""
 
+    def measure_beside(self, captures: Captures, model: Model) -> Measured:
+        """What it makes of one batch where the model is at hand; by default `measure`'s.
+
+        For controls that need passes of their own (an untrained twin, other tokens) beside the
+        common one, whose captures are given.
+        """
+        return self.measure(captures)
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """How many tokens pass through a block in passes of its own, for a plan."""
+        return 0
+
 
 class Driving(Instrument):
     """Runs the model itself."""

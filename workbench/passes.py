@@ -120,7 +120,8 @@ def _block_tokens(
     driving = [it for it in instruments if isinstance(it, Driving)]
     own = [it.block_tokens(model, encoded) for it in driving]
     common = len(driving) < len(instruments) or None in own
-    return (planned.block_tokens if common else 0) + sum(one or 0 for one in own)
+    beside = sum(it.block_tokens(model, encoded) for it in instruments if isinstance(it, Reading))
+    return (planned.block_tokens if common else 0) + beside + sum(one or 0 for one in own)
 
 
 def _most(instruments: Sequence[Instrument], batch_size: int | None) -> int | None:
@@ -389,7 +390,8 @@ def _run(
     for i, instrument in enumerate(job.instruments):
         part = Parts()
         if isinstance(instrument, Reading):
-            part.add(indices, caught[i].places, instrument.measure(caught[i]))
+            measured = instrument.measure_beside(caught[i], job.model)
+            part.add(indices, caught[i].places, measured)
         elif isinstance(instrument, SetLevel):
             new_states[i] = instrument.update(states[i], caught[i])
         elif isinstance(instrument, Driving):

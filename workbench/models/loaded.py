@@ -129,6 +129,11 @@ class Loaded:
         return int(self.anatomy.config.num_attention_heads)
 
     @property
+    def n_parameters(self) -> int:
+        """How many numbers its weights hold, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.hf.parameters())
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(self.anatomy.config.hidden_size)

@@ -47,6 +47,11 @@ class NoBlocks:
         raise _needs_model("say how many heads there are")
 
     @property
+    def n_parameters(self) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("say how many parameters there are")
+
+    @property
     def stacks(self) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("be run")
