@@ -4,14 +4,17 @@ from probes.ablation.instrument import Ablate
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
+from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
+from probes.temperature.instrument import AttentionEntropy
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
     "Ablate",
+    "AttentionEntropy",
     "AttributionPatch",
     "CausalTrace",
     "EdgeAttribution",
@@ -20,4 +23,5 @@ __all__ = [
     "PathPatch",
     "SpanTrace",
     "SparseProbe",
+    "TokenGeometry",
 ]

@@ -1,0 +1,201 @@
+"""The figure of token geometry: cosines of every layer in one order, and the sphere from two sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from probes.geometry.rows import of_prompt
+from probes.geometry.sphere import controls, frames, points, sides
+from workbench.figures import Theme, layer_name, markup, shorten, themed, visible
+from workbench.figures.scale import Scale, colour_bar
+
+__all__ = ["figure"]
+
+COLUMNS, MOST_LAYERS = 7, 14
+SIDE, GAP, HEADING = 126, 12, 44  # pixels of one heat map
+LEFT, RIGHT, TOP = 104, 96, 66
+BELOW = 586  # pixels of the sphere's part, its slider too
+MOST_LABELS = 24
+LETTERS = 10
+
+
+def figure(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    prompt: str | int | None = None,
+    selected: tuple[int, int] | None = None,
+) -> go.Figure:
+    """Heat maps of cosines, one a layer; below, all tokens at one layer, which a slider moves.
+
+    Tokens stand in the same order and have the same colour everywhere; the order is the frozen one.
+
+    Args:
+        selected: the (layer, position) to begin with, and to mark; the last layer where None.
+
+    Raises:
+        ResultError: no such prompt.
+    """
+    look = themed(theme)
+    order_layer = _order_layer(data)
+    one = of_prompt(data, prompt).sortby("order")
+    one = one.isel(other=of_prompt(data, prompt)["order"].values.argsort())
+    layers = one["layer"].values.tolist()
+    shown = _spread(layers)
+    start = selected[0] if selected and selected[0] in layers else layers[-1]
+    lines = -(-len(shown) // COLUMNS)
+    width = LEFT + COLUMNS * (SIDE + GAP) + RIGHT
+    above = lines * (SIDE + HEADING)
+    height = TOP + above + BELOW
+    room = (width - LEFT - RIGHT, height - TOP)
+    layout = look.layout(
+        width=width,
+        height=height,
+        margin={"l": LEFT, "r": RIGHT, "t": TOP, "b": 0},
+        title=_title(one, shown, layers, order_layer, look),
+        showlegend=False,
+        hovermode="closest",
+        annotations=[],
+    )
+    traces = []
+    for number, layer in enumerate(shown):
+        traces.append(_heat(one, layer, number, look))
+        _place(layout, one, layer, number, room, look, marked=layer == start)
+    first = len(shown) + 1
+    below = sides(first, room, look)
+    below["annotations"] += layout["annotations"]
+    layout |= below
+    layout |= controls(one, start, look)
+    moving = points(one, start, first, look)
+    drawn = go.Figure([*traces, *moving], layout)
+    drawn.frames = frames(one, len(traces))
+    return drawn
+
+
+def _order_layer(data: xr.Dataset) -> int:
+    asked = json.loads(data.attrs["provenance"])["settings"]["order_layer"]
+    return (data.sizes["layer"]) // 2 if asked is None else int(asked)
+
+
+def _spread(layers: Sequence[int]) -> list[int]:
+    """All layers, or as many as there is room for, the first and the last among them."""
+    if len(layers) <= MOST_LAYERS:
+        return list(layers)
+    step = (len(layers) - 1) / (MOST_LAYERS - 1)
+    return [layers[round(i * step)] for i in range(MOST_LAYERS)]
+
+
+def _title(
+    one: xr.Dataset, shown: Sequence[int], layers: Sequence[int], order_layer: int, look: Theme
+) -> dict[str, Any]:
+    few = "" if len(shown) == len(layers) else f"; {len(shown)} of {len(layers)} layers"
+    text = (
+        f"Cosines of raw states, tokens in one order: that of layer {layer_name(order_layer)}{few}<br>"
+        f"<sub>mean over pairs of different tokens{_control(one)}</sub>"
+    )
+    place = {"x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}}
+    return {"text": text, "font": {"size": 13, "color": look.ink}, **place}
+
+
+def _control(one: xr.Dataset) -> str:
+    return ", and in brackets the untrained twin's" if "mean_cosine_twin" in one else ""
+
+
+def _labels(one: xr.Dataset) -> list[str]:
+    tokens, positions = one["token"].values.tolist(), one["position"].values.tolist()
+    return [
+        f"{markup(shorten(visible(str(token)), LETTERS))} {position}"
+        for token, position in zip(tokens, positions, strict=True)
+    ]
+
+
+def _heat(one: xr.Dataset, layer: int, number: int, look: Theme) -> go.Heatmap:
+    """A cell's customdata is "layer position", which is what a click needs."""
+    n, labels = one.sizes["place"], _labels(one)
+    least = float(one["cosine"].min())
+    scale = Scale("cosine", "raw", "signed", -1, 1) if least < 0 else _positive()
+    values = one["cosine"].sel(layer=layer).transpose("place", "other").values
+    return go.Heatmap(
+        z=values,
+        x=list(range(n)),
+        y=list(range(n)),
+        xaxis=f"x{number + 1}",
+        yaxis=f"y{number + 1}",
+        zmin=scale.low,
+        zmax=scale.high,
+        colorscale=scale.colours(look),
+        showscale=number == 0,
+        colorbar=colour_bar(scale, look)
+        | {"len": SIDE + 30, "lenmode": "pixels", "y": 1, "yanchor": "top"},
+        customdata=[[f"{layer} {position}"] * n for position in one["position"].values.tolist()],
+        hovertext=[[f"{a}<br>{b}" for b in labels] for a in labels],
+        hovertemplate=f"layer {layer_name(layer)}<br>%{{hovertext}}<br>cosine %{{z:.3f}}<extra></extra>",
+    )
+
+
+def _positive() -> Scale:
+    return Scale("cosine", "raw", "blue", 0, 1)
+
+
+def _place(
+    layout: dict[str, Any],
+    one: xr.Dataset,
+    layer: int,
+    number: int,
+    room: tuple[int, int],
+    look: Theme,
+    *,
+    marked: bool,
+) -> None:
+    """Axes and heading of one heat map."""
+    row, column = divmod(number, COLUMNS)
+    left = column * (SIDE + GAP) / room[0]
+    top = 1 - row * (SIDE + HEADING) / room[1]
+    across, down = [left, left + SIDE / room[0]], [top - SIDE / room[1], top]
+    suffix = str(number + 1) if number else ""
+    n, labels = one.sizes["place"], _labels(one)
+    named = column == 0 and n <= MOST_LABELS
+    ticks: dict[str, Any] = {
+        "tickvals": list(range(n)) if named else [],
+        "ticktext": labels if named else [],
+    }
+    frame: dict[str, Any] = {
+        "linecolor": look.accent if marked else look.rule,
+        "linewidth": 2 if marked else 1,
+    }
+    shared: dict[str, Any] = {"mirror": True, "showline": True} | frame
+    ends: dict[str, Any] = {"range": [n - 0.5, -0.5]}
+    layout[f"xaxis{suffix}"] = look.axis(
+        domain=across,
+        anchor=f"y{number + 1}",
+        showticklabels=False,
+        range=[-0.5, n - 0.5],
+        **shared,
+    )
+    layout[f"yaxis{suffix}"] = look.axis(
+        domain=down, anchor=f"x{number + 1}", **ticks, tickfont={"size": 9}, **ends, **shared
+    )
+    layout["annotations"].append(
+        {
+            "text": _mean(one, layer),
+            "font": {"size": 11, "color": look.ink},
+            "x": across[0],
+            "y": top,
+            "xref": "paper",
+            "yref": "paper",
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "showarrow": False,
+        }
+    )
+
+
+def _mean(one: xr.Dataset, layer: int) -> str:
+    here = one.sel(layer=layer).isel(place=0)
+    twin = f" ({float(here['mean_cosine_twin']):.2f})" if "mean_cosine_twin" in here else ""
+    return f"{layer_name(layer)}: mean {float(here['mean_cosine']):.2f}{twin}"
