@@ -6,6 +6,7 @@ from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
 from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
+from probes.particles.instrument import Particles
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
@@ -19,6 +20,7 @@ __all__ = [
     "CausalTrace",
     "EdgeAttribution",
     "Interchange",
+    "Particles",
     "Patch",
     "PathPatch",
     "SpanTrace",

@@ -1,0 +1,108 @@
+"""The interaction energy that self-attention climbs, and the force on each token."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from probes.particles.sets import cosine_blocks, counts, filled, or_nan
+from workbench.errors import SettingError
+
+__all__ = [
+    "interaction_energy",
+    "log_interaction_energy",
+    "mean_field_force",
+    "pattern_force",
+    "tangent",
+]
+
+
+def _positive(beta: float) -> float:
+    if not (math.isfinite(beta) and beta > 0):
+        raise SettingError(f"beta {beta} is no inverse temperature: give a finite number above 0")
+    return beta
+
+
+def log_interaction_energy(u: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """The logarithm of `interaction_energy`: finite at every beta.
+
+    Args:
+        u: [..., n, d] unit vectors.
+        mask: [..., n] True where a token counts.
+        beta: inverse temperature, above 0.
+
+    Returns:
+        [...] in nats; NaN of no tokens.
+    """
+    beta = _positive(beta)
+    vectors = filled(u, mask)
+    n = counts(mask, vectors)
+    total = torch.full_like(n, -torch.inf)
+    for rows, cosines in cosine_blocks(vectors):
+        both = mask[..., rows, None] & mask[..., None, :]
+        exponents = cosines.mul_(beta).masked_fill_(~both, -torch.inf)
+        total = torch.logaddexp(total, exponents.flatten(-2).logsumexp(-1))
+    return or_nan(total - 2 * n.log() - math.log(2 * beta), n > 0)
+
+
+def interaction_energy(u: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """E = 1 / (2 beta n^2) sum over i, j of exp(beta <u_i, u_j>), pairs i = j among them.
+
+    Geshkovski et al. 2025 ("A mathematical perspective on Transformers"). It rises along the
+    noise-free flow of self-attention with V = Q^T K = identity; greatest, e^beta / (2 beta), when all
+    tokens coincide. Of n random directions about (e^beta / n + e^(beta^2 / 2d)) / (2 beta). Summed as
+    logarithms; infinite only where E itself is beyond the dtype, and there `log_interaction_energy` is
+    still finite.
+
+    Args:
+        u: [..., n, d] unit vectors.
+        mask: [..., n] True where a token counts.
+        beta: inverse temperature, above 0.
+
+    Returns:
+        [...]; NaN of no tokens.
+    """
+    return log_interaction_energy(u, mask, beta).exp()
+
+
+def tangent(u: Tensor, y: Tensor) -> Tensor:
+    """P_u y = y - <y, u> u: the part of y along the sphere at u; [..., d] both."""
+    return y - (y * u).sum(-1, keepdim=True) * u
+
+
+def mean_field_force(u: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """P_{u_i} sum_j A_ij u_j with A = softmax_j(beta <u_i, u_j>): the velocity of self-attention.
+
+    Geshkovski et al. 2025, equation (SA) with V = Q^T K = identity. Not A u - u, which does not vanish
+    where the flow does. Lengths from 0 (a fixed point) to 1; of n random directions, at small beta,
+    about 1 / sqrt(n).
+
+    Args:
+        u: [..., n, d] unit vectors.
+        mask: [..., n] True where a token counts.
+        beta: inverse temperature, above 0.
+
+    Returns:
+        [..., n, d]; zeros where masked.
+    """
+    vectors = filled(u, mask)
+    # masked queries attend to all: a row without keys would be NaN
+    visible = mask[..., None, :] | ~mask[..., None]
+    mixed = scaled_dot_product_attention(
+        _positive(beta) * vectors, vectors, vectors, attn_mask=visible, scale=1.0
+    )
+    return filled(tangent(vectors, mixed), mask)
+
+
+def pattern_force(u: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
+    """P_{u_i} sum_j A_ij u_j for an attention pattern A that a model computed.
+
+    As `mean_field_force` (same range), with `pattern` [..., n, n] in place of the softmax; entries of
+    masked tokens count as 0.
+    """
+    vectors = filled(u, mask)
+    weights = filled(pattern.to(vectors.dtype), mask).masked_fill(~mask[..., None, :], 0.0)
+    return tangent(vectors, weights @ vectors)

@@ -1,0 +1,111 @@
+"""All numbers of a batch's particles, prompt by layer, in one view of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from probes.particles.clusters import components, participation_ratio, vendi
+from probes.particles.concentration import coinciding_pairs, nearest_neighbour_cosine
+from probes.particles.dimensions import cosine_share, energy_share
+from probes.particles.energy import interaction_energy
+from probes.particles.order import debiased_order, mean_cosine, order_parameter
+from probes.particles.path import step_size, straightness, turn_cosine
+from probes.particles.preprocessing import Prepared, prepare
+from probes.particles.rank import composite_residual, relative_residual
+from probes.particles.states import SINKS, Drop, padded, tokens_that_count
+from workbench.instrument import Named
+from workbench.models.captures import Captures
+from workbench.models.tokens import Tokens
+
+__all__ = ["How", "measured", "norm_ratio"]
+
+NUMBERS = 2**23  # of the states that are worked on at a time: 32 MiB of float32
+
+
+@dataclass(frozen=True)
+class How:
+    """How states are measured: settings of `Particles`, and whose tokens they are."""
+
+    tokens: Tokens
+    drop: Drop
+    beta: float
+    spectrum: bool
+
+
+def measured(captures: Captures, how: How, mean: Tensor | None = None) -> dict[str, Tensor]:
+    """[prompts, layers] of every quantity; [prompts] of those of the whole path.
+
+    Args:
+        captures: resid_post at every layer.
+        how: the settings.
+        mean: [layers, d] to take off; nothing where None.
+    """
+    parts = [_of(x, counted, how, mean) for x, counted in _sets(captures, how)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _sets(captures: Captures, how: How) -> Iterator[tuple[Tensor, Tensor]]:
+    """A few prompts at a time: their states [prompts, layers, n, d], and which tokens count."""
+    counted = tokens_that_count(captures, how.tokens, how.drop)
+    layers = [padded(captures, layer) for layer in captures.layers("resid_post")]
+    each = len(layers) * layers[0][0].numel()
+    for few in torch.arange(len(counted)).split(max(1, NUMBERS // each)):
+        here = slice(int(few[0]), int(few[-1]) + 1)
+        states = torch.stack([layer[here] for layer in layers], 1)
+        yield states.to(torch.promote_types(states.dtype, torch.float32)), counted[here]
+
+
+def _of(x: Tensor, counted: Tensor, how: How, mean: Tensor | None) -> dict[str, Tensor]:
+    every = counted[:, None].expand(x.shape[:-1])
+    found = prepare(x, every, mean, sink=SINKS[how.drop], dtype=x.dtype)
+    states = x if mean is None else x - mean[:, None].to(x.dtype)
+    return _at_each_layer(states, found, how) | _along(states, found.mask.all(1))
+
+
+def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
+    u, mask = found.u, found.mask
+    r, n = order_parameter(u, mask), mask.sum(-1).to(u.dtype)
+    spectral = vendi(u, mask) if how.spectrum else torch.full_like(r, torch.nan)
+    return {
+        "mean_cosine": mean_cosine(u, mask),
+        "order_parameter": r,
+        "order_debiased": debiased_order(r, n),
+        "participation_ratio": participation_ratio(u, mask),
+        "vendi": spectral,
+        "components": components(u, mask),
+        "concentration": nearest_neighbour_cosine(u, mask),
+        "coinciding": coinciding_pairs(u, mask),
+        "energy": interaction_energy(u, mask, how.beta),
+        "rank_residual": relative_residual(x, mask),
+        "composite_residual": composite_residual(x, mask),
+        "top_dimensions_energy": energy_share(x, mask),
+        "top_dimensions_cosine": cosine_share(u, mask),
+        "tokens": n,
+        "sinks": found.sinks.to(u.dtype),
+    }
+
+
+def _along(x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """A layer's step is the one that ends at it: the embedding has none, and block 1 no turn."""
+    return {
+        "step": pad(step_size(x, mask), (1, 0), value=torch.nan),
+        "turn": pad(turn_cosine(x, mask), (2, 0), value=torch.nan),
+        "straightness": straightness(x, mask),
+    }
+
+
+def norm_ratio(captures: Captures) -> Named:
+    """(layer, place): each token's norm over the median of those that were read of its prompt."""
+    places, columns = captures.places, []
+    for layer in captures.layers("resid_post"):
+        norms = padded(captures, layer).float().norm(dim=-1)
+        there = torch.zeros_like(norms, dtype=torch.bool)
+        there = there.index_put((places.row, places.position), there.new_ones(len(places)))
+        middle = norms.masked_fill(~there, torch.nan).nanmedian(-1, keepdim=True).values
+        columns.append((norms / middle)[places.row, places.position])
+    return Named(("layer", "place"), torch.stack(columns), "times the prompt's median")

@@ -1,0 +1,74 @@
+"""How far states are from all being one vector: the residual of rank collapse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probes.particles.sets import counts, filled, or_nan
+
+__all__ = ["composite_norm", "composite_residual", "relative_residual"]
+
+
+def composite_norm(x: Tensor, mask: Tensor) -> Tensor:
+    """sqrt(||X||_1 ||X||_inf): greatest absolute column sum times greatest absolute row sum.
+
+    Dong et al. 2021 ("Attention is not all you need"). From 0 up; of n random
+    directions somewhat above sqrt(2 n / pi). What `composite_residual` is to be divided by.
+
+    Args:
+        x: [..., n, d] states or unit vectors.
+        mask: [..., n] True where a token counts.
+
+    Returns:
+        [...]; 0 of no tokens.
+    """
+    sizes = filled(x, mask).abs()
+    return (sizes.sum(-2).amax(-1) * sizes.sum(-1).amax(-1)).sqrt()
+
+
+def _residual(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """R = X - 1 mean^T, zeros where masked, and [...] how many tokens count."""
+    states = filled(x, mask)
+    n = counts(mask, states)
+    mean = states.sum(-2, keepdim=True) / n[..., None, None]
+    return filled(states - mean, mask), n
+
+
+def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
+    """sqrt(||R||_1 ||R||_inf) with R = X - 1 mean^T: Dong's residual, around the mean.
+
+    Dong et al. 2021 ("Attention is not all you need: pure attention loses rank doubly exponentially
+    with depth"): under pure attention it falls with its cube from layer to layer. From 0 (all states
+    equal) up, in the states' own units; of n random directions nearly their `composite_norm`,
+    somewhat above sqrt(2 n / pi).
+
+    Args:
+        x: [..., n, d] states or unit vectors.
+        mask: [..., n] True where a token counts.
+
+    Returns:
+        [...]; NaN of no tokens, 0 of one.
+    """
+    residual, n = _residual(x, mask)
+    return or_nan(composite_norm(residual, mask), n > 0)
+
+
+def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
+    """||R||_F / ||X||_F = sqrt(1 - n ||mean||^2 / ||X||^2), R = X - 1 mean^T.
+
+    From R itself, because the difference of the other form rounds at sqrt(eps) near collapse. From 0
+    (all states equal) to 1 (a mean of 0); of n random directions sqrt(1 - 1 / n).
+
+    Args:
+        x: [..., n, d] states or unit vectors.
+        mask: [..., n] True where a token counts.
+
+    Returns:
+        [...]; NaN of no tokens or of zeros alone.
+    """
+    residual, _ = _residual(x, mask)
+    sizes = (filled(x, mask), residual)
+    whole, rest = (torch.linalg.vector_norm(one, dim=(-2, -1)) for one in sizes)
+    share: Tensor = rest / whole
+    return share

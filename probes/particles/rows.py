@@ -1,0 +1,43 @@
+"""Tidy rows of particles: one a prompt, layer and view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from probes.particles.quantities import COUNTS, LEADING, OF_THE_PATH, QUANTITIES
+from probes.particles.reading import ends, of_prompt, over_draws, reason
+from workbench.tidy import plain
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["rows"]
+
+
+def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
+    """Rows with keys prompt, layer, view, then each quantity, draws, low and high ends, note.
+
+    Of a control a number is the mean over its draws; `mean_cosine_low` and `_high` (and those of the
+    order parameter) are the least and the largest of them. `note` says why numbers are None.
+    """
+    for prompt in dict.fromkeys(data["prompt"].values.tolist()):
+        yield from _of_prompt(prompt, of_prompt(data, prompt))
+
+
+def _of_prompt(prompt: str | int, one: xr.Dataset) -> Iterator[dict[str, Any]]:
+    columns = {name: over_draws(one[name]).values for name in QUANTITIES}
+    for name in LEADING:
+        for end, values in zip(("low", "high"), ends(one[name]), strict=True):
+            columns[f"{name}_{end}"] = values.values
+    draws = one["tokens"].notnull().sum("draw").values
+    for v, view in enumerate(one["view"].values.tolist()):
+        for i, layer in enumerate(one["layer"].values.tolist()):
+            if not draws[v, i]:
+                continue
+            row = {"prompt": prompt, "layer": layer, "view": view}
+            for name, values in columns.items():
+                number = plain(values[v] if name in OF_THE_PATH else values[v, i])
+                row[name] = round(number) if name in COUNTS and not number % 1 else number
+            note = reason(columns["tokens"][v, i])
+            yield row | {"draws": int(draws[v, i]), "note": note}
