@@ -113,18 +113,19 @@ class LayerMeans:
     drop: Drop
 
     def of(self, model: Model) -> Tensor:
-        """[layers, d] float32 on the model's device."""
+        """[layers, d] on the model's device, in float32 at least."""
         prompts = self.corpus.encoded(model)
         key = (json.dumps(model.provenance(), default=str), _hash(prompts), self.drop)
         with _guard:
             found = _known.get(key)
         if found is None:
-            found = _mean(model, prompts, self.drop).cpu()
+            found = _mean(model, prompts, self.drop)
             with _guard:
                 _known[key] = found
                 while len(_known) > KEPT:
                     _known.popitem(last=False)
-        return found.to(model.device)
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        return found.to(model.device, dtype)
 
     def said(self, model: Model) -> str:
         """What was taken off, for a result's provenance."""
@@ -153,4 +154,4 @@ def _mean(model: Model, prompts: list[EncodedPrompt], drop: Drop) -> Tensor:
             left = prepare(states, tokens, sink=SINKS[drop]).mask
             total[layer] += filled(states, left).double().sum((0, 1)).cpu()
             count[layer] += int(left.sum())
-    return (total / count[:, None]).float()
+    return total / count[:, None]

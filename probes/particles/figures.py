@@ -57,7 +57,7 @@ def figure(
     )
     for row, name in enumerate(LEADING, 1):
         for column, view in enumerate(views, 1):
-            traces = list(_traces(one, name, view, look, named=row == column == 1))
+            traces = list(_traces(one, name, view, look, first=column == 1))
             drawn.add_traces(traces, row, column)
     _axes(drawn, one, views, look)
     _dress(drawn, one, views, look, _name(data, prompt))
@@ -69,19 +69,19 @@ def figure(
 
 
 def _name(data: xr.Dataset, prompt: str | int | None) -> str:
-    return str(chosen("prompt", prompt, data["prompt"].values))
+    return f"prompt {chosen('prompt', prompt, data['prompt'].values)}"
 
 
 def _traces(
-    one: xr.Dataset, name: str, view: str, look: Theme, *, named: bool
+    one: xr.Dataset, name: str, view: str, look: Theme, *, first: bool
 ) -> Iterator[go.Scatter]:
-    values = one[name]
+    values, named = one[name], first and name == LEADING[0]
     for style, (control, title) in enumerate(CONTROLS.items(), 1):
         drawn = control if view == "raw" else CENTRED[control]
         if drawn in one["view"].values:
             yield from _control(values.sel(view=drawn), title, look.series[style], control, named)
     if name == "order_parameter":
-        yield _chance(one.sel(view=view), look, named=True)
+        yield _chance(one.sel(view=view), look, named=first)
     yield _line(over_draws(values.sel(view=view)), "this prompt", look.series[0], "solid", named)
 
 
@@ -104,7 +104,11 @@ def _control(
     count = int(those.notnull().any("layer").sum())
     name = f"{title}s" if control == "random" and count > 1 else title
     yield _line(
-        over_draws(those), f"{name} ({count} draw{'s' if count > 1 else ''})", colour, DASHES[control], named
+        over_draws(those),
+        f"{name} ({count} draw{'s' if count > 1 else ''})",
+        colour,
+        DASHES[control],
+        named,
     )
 
 
@@ -148,16 +152,19 @@ def _range(values: xr.DataArray) -> list[float]:
     return [min(0.0, low if np.isfinite(low) else 0.0) - 0.04, 1.04]
 
 
-def _dress(
-    drawn: go.Figure, one: xr.Dataset, views: list[str], look: Theme, prompt: str
-) -> None:
-    own = one.sel(view=views[0])
+def _counted(own: xr.Dataset) -> str:
+    """How many tokens count, and why there are no numbers where there are none."""
     tokens, sinks = over_draws(own["tokens"]), over_draws(own["sinks"])
     least, most = int(tokens.min()), int(tokens.max())
-    counted = f"{most}" if least == most else f"{least} to {most}"
-    said = f"prompt {prompt}: {counted} tokens, up to {int(sinks.max())} left out by their norm"
-    why = reason(most)
-    said = said if why is None else f"prompt {prompt}: no numbers: {why}"
+    if why := reason(most):
+        return f"no numbers: {why}"
+    counted = f"{most} tokens" if least == most else f"{least} to {most} tokens, by layer"
+    left = int(sinks.max())
+    return f"{counted}; {f'up to {left}' if left else 'none'} left out by norm"
+
+
+def _dress(drawn: go.Figure, one: xr.Dataset, views: list[str], look: Theme, prompt: str) -> None:
+    said = f"{prompt}: {_counted(one.sel(view=views[0]))}"
     headings = [
         {
             "text": f"<b>{view}</b>: {HEADINGS[view]}",
@@ -165,6 +172,7 @@ def _dress(
             "y": 1.0,
             "xref": "paper",
             "yref": "paper",
+            "xanchor": "center",
             "yanchor": "bottom",
             "showarrow": False,
         }

@@ -70,18 +70,19 @@ class Particles(Reading):
             they are named here.
         draws: how many twins, and how many shufflings of each prompt.
         seed: of the first twin and shuffling.
-        spectrum: whether to compute the Vendi score, which costs min(n, d)^3 a prompt and layer.
+        expensive: whether to compute the Vendi score, which costs min(n, d)^3 a prompt and layer, and the
+            intrinsic dimension, in float64.
         positions: which tokens are particles.
 
     Result axes: prompt, view, draw, layer. Views are raw, centred, random, random_centred, shuffled and
     shuffled_centred. Variables by (prompt, view, draw, layer): mean_cosine, order_parameter,
     order_debiased, participation_ratio, vendi, components, concentration (mean cosine with the nearest
     other token), coinciding (share of pairs above .999), energy, rank_residual (relative Frobenius),
-    composite_residual, step and turn (of the layer that ends here), top_dimensions_energy and
-    top_dimensions_cosine (what the 3 largest dimensions carry), tokens and sinks (how many count, and
-    are left out by their norm); by (prompt, view, draw) straightness. By (layer, place) norm_ratio: a
-    token's norm over the median of its prompt. NaN is what does not exist: draws of a view that has
-    one, and what takes two tokens where only one counts.
+    composite_residual, intrinsic_dimension (TwoNN), step and turn (of the layer that ends here),
+    top_dimensions_energy and top_dimensions_cosine (what the 3 largest dimensions carry), tokens and
+    sinks (how many count, and are left out by their norm); by (prompt, view, draw) straightness. By
+    (layer, place) norm_ratio: a token's norm over the median of its prompt. NaN is what does not exist:
+    draws of a view that has fewer, and numbers of a set where fewer than two tokens count.
 
     >>> Particles()(model, "The Eiffel Tower is located in the city of").plot()  # doctest: +SKIP
     """
@@ -92,7 +93,7 @@ class Particles(Reading):
     views: str | Sequence[str] = ()
     draws: int = 3
     seed: int = 0
-    spectrum: bool = True
+    expensive: bool = True
     positions: Positions = "all"
 
     name: ClassVar[str] = WHO
@@ -132,8 +133,8 @@ class Particles(Reading):
             raise SettingError(f"{WHO}: seed is {self.seed!r}: expected a whole number from 0")
         if not 0 < self.beta < float("inf"):
             raise SettingError(f"{WHO}: beta is {self.beta!r}: expected a finite number above 0")
-        if type(self.spectrum) is not bool:
-            raise SettingError(f"{WHO}: spectrum is {self.spectrum!r}: expected true or false")
+        if type(self.expensive) is not bool:
+            raise SettingError(f"{WHO}: expensive is {self.expensive!r}: expected true or false")
 
     # --- what is measured ------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class Particles(Reading):
         means = LayerMeans(Corpus.read(self.corpus), self.drop) if "centred" in wanted else None
         twins = self.draws if self.views else self._twins(model, wanted)
         return Views(
-            how=How(model.tokens, self.drop, self.beta, self.spectrum),
+            how=How(model.tokens, self.drop, self.beta, self.expensive),
             raw="raw" in wanted or means is None,
             means=means,
             twins=twins if "random" in wanted else 0,

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from probes.particles.clusters import components, participation_ratio, vendi
 from probes.particles.concentration import coinciding_pairs, nearest_neighbour_cosine
+from probes.particles.dimension import two_nn
 from probes.particles.dimensions import cosine_share, energy_share
 from probes.particles.energy import interaction_energy
 from probes.particles.order import debiased_order, mean_cosine, order_parameter
@@ -34,7 +35,7 @@ class How:
     tokens: Tokens
     drop: Drop
     beta: float
-    spectrum: bool
+    expensive: bool
 
 
 def measured(captures: Captures, how: How, mean: Tensor | None = None) -> dict[str, Tensor]:
@@ -54,8 +55,9 @@ def _sets(captures: Captures, how: How) -> Iterator[tuple[Tensor, Tensor]]:
     counted = tokens_that_count(captures, how.tokens, how.drop)
     layers = [padded(captures, layer) for layer in captures.layers("resid_post")]
     each = len(layers) * layers[0][0].numel()
-    for few in torch.arange(len(counted)).split(max(1, NUMBERS // each)):
-        here = slice(int(few[0]), int(few[-1]) + 1)
+    step = max(1, NUMBERS // each)
+    for start in range(0, len(counted), step):
+        here = slice(start, start + step)
         states = torch.stack([layer[here] for layer in layers], 1)
         yield states.to(torch.promote_types(states.dtype, torch.float32)), counted[here]
 
@@ -70,13 +72,13 @@ def _of(x: Tensor, counted: Tensor, how: How, mean: Tensor | None) -> dict[str, 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     u, mask = found.u, found.mask
     r, n = order_parameter(u, mask), mask.sum(-1).to(u.dtype)
-    spectral = vendi(u, mask) if how.spectrum else torch.full_like(r, torch.nan)
-    return {
+    dear = {"vendi": vendi, "intrinsic_dimension": two_nn}
+    known = {
         "mean_cosine": mean_cosine(u, mask),
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
         "participation_ratio": participation_ratio(u, mask),
-        "vendi": spectral,
+        **{name: of(u, mask) if how.expensive else r * torch.nan for name, of in dear.items()},
         "components": components(u, mask),
         "concentration": nearest_neighbour_cosine(u, mask),
         "coinciding": coinciding_pairs(u, mask),
@@ -85,9 +87,10 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
         "composite_residual": composite_residual(x, mask),
         "top_dimensions_energy": energy_share(x, mask),
         "top_dimensions_cosine": cosine_share(u, mask),
-        "tokens": n,
-        "sinks": found.sinks.to(u.dtype),
     }
+    # of one token every one of them is a constant, which says nothing of the model
+    sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
+    return {**sets, "tokens": n, "sinks": found.sinks.to(u.dtype)}
 
 
 def _along(x: Tensor, mask: Tensor) -> dict[str, Tensor]:

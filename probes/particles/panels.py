@@ -23,8 +23,7 @@ def panels(data: xr.Dataset, *, prompt: str | int | None = None) -> list[Panel]:
     """
     one = of_prompt(data, prompt)
     known = one["view"].values.tolist()
-    own = [view for view in CENTRED.items() for view in view if view in ("raw", "centred")]
-    shown = [view for view in own if view in known]
+    shown = [view for view in ("raw", "centred") if view in known]
     clusters = one.sel(view=shown[-1])
     found: list[Panel] = [_order(one, view) for view in shown]
     return [*found, _clusters(clusters, shown[-1]), _steps(one.sel(view=shown[0]))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from probes.particles.sets import counts, filled
+from probes.particles.sets import counts, filled, working_dtype
 
 __all__ = ["step_size", "straightness", "turn_cosine"]
 
@@ -13,10 +13,6 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
     """[..., layers] of [..., layers, n]: the mean over tokens that count and have a value."""
     there = mask[..., None, :] & ~values.isnan()
     return filled(values[..., None], there)[..., 0].sum(-1) / counts(there, values)
-
-
-def _states(x: Tensor, mask: Tensor) -> Tensor:
-    return filled(x, mask[..., None, :].expand(x.shape[:-1]))
 
 
 def step_size(x: Tensor, mask: Tensor) -> Tensor:
@@ -32,7 +28,7 @@ def step_size(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [..., layers - 1], the mean over tokens; NaN of none. Tokens that are zero at l say nothing of l.
     """
-    states = _states(x, mask)
+    states = x.to(working_dtype(x))
     return _mean(states.diff(dim=-3).norm(dim=-1) / states[..., :-1, :, :].norm(dim=-1), mask)
 
 
@@ -49,7 +45,7 @@ def straightness(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...], the mean over tokens that move; NaN of none.
     """
-    states = _states(x, mask)
+    states = x.to(working_dtype(x))
     way = states.diff(dim=-3).norm(dim=-1).sum(-2)
     direct = (states[..., -1, :, :] - states[..., 0, :, :]).norm(dim=-1)
     return _mean((direct / way)[..., None, :], mask)[..., 0]
@@ -68,6 +64,6 @@ def turn_cosine(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [..., layers - 2], the mean over tokens that move in both layers; NaN of none.
     """
-    step = _states(x, mask).diff(dim=-3)
+    step = x.to(working_dtype(x)).diff(dim=-3)
     step = step / step.norm(dim=-1, keepdim=True)
     return _mean((step[..., :-1, :, :] * step[..., 1:, :, :]).sum(-1), mask)

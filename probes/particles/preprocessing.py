@@ -57,19 +57,19 @@ def prepare(
         The vectors with the mask of those that are left, and how many were left out.
     """
     states = filled(x.to(dtype), mask)
-    norms = states.norm(dim=-1)
+    norms = torch.linalg.vector_norm(states, dim=-1)
     sinks = mask & (norms > sink * _median(norms, mask)[..., None])
     scale = norms
     if mean is not None:
         mean = mean.to(dtype)
-        states = states - mean[..., None, :]
+        states.sub_(mean[..., None, :])
         scale = norms + mean.norm(dim=-1)[..., None]
-        norms = states.norm(dim=-1)
+        norms = torch.linalg.vector_norm(states, dim=-1)
     # a difference this small is the rounding of its terms, and so is its direction
     zeros = mask & ~sinks & (norms <= 4 * torch.finfo(dtype).eps * scale)
     left = mask & ~sinks & ~zeros
-    u = filled(states / norms[..., None], left)
-    return Prepared(u, left, sinks.sum(-1), zeros.sum(-1))
+    states.mul_(torch.where(left, 1 / norms, 0.0)[..., None])
+    return Prepared(states, left, sinks.sum(-1), zeros.sum(-1))
 
 
 def _median(norms: Tensor, mask: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "order_debiased": Quantity("order parameter less chance", high=1.0),
     "participation_ratio": Quantity("participation ratio", "cluster"),
     "vendi": Quantity("Vendi score", "cluster"),
+    "intrinsic_dimension": Quantity("intrinsic dimension (TwoNN)", "dimension"),
     "components": Quantity("components at cosine > .95", "cluster"),
     "concentration": Quantity("mean cosine with the nearest other token", low=-1.0, high=1.0),
     "coinciding": Quantity("pairs at cosine > .999", "share", high=1.0),

@@ -23,7 +23,11 @@ def composite_norm(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; 0 of no tokens.
     """
-    sizes = filled(x, mask).abs()
+    return _composite(filled(x, mask))
+
+
+def _composite(states: Tensor) -> Tensor:
+    sizes = states.abs()
     return (sizes.sum(-2).amax(-1) * sizes.sum(-1).amax(-1)).sqrt()
 
 
@@ -31,8 +35,8 @@ def _residual(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """R = X - 1 mean^T, zeros where masked, and [...] how many tokens count."""
     states = filled(x, mask)
     n = counts(mask, states)
-    mean = states.sum(-2, keepdim=True) / n[..., None, None]
-    return filled(states - mean, mask), n
+    mean = states.sum(-2, keepdim=True) / n.clamp(min=1)[..., None, None]
+    return states.sub_(mean).mul_(mask[..., None].to(states.dtype)), n
 
 
 def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
@@ -51,7 +55,7 @@ def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens, 0 of one.
     """
     residual, n = _residual(x, mask)
-    return or_nan(composite_norm(residual, mask), n > 0)
+    return or_nan(_composite(residual), n > 0)
 
 
 def relative_residual(x: Tensor, mask: Tensor) -> Tensor:

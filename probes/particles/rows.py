@@ -19,7 +19,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Rows with keys prompt, layer, view, then each quantity, draws, low and high ends, note.
 
     Of a control a number is the mean over its draws; `mean_cosine_low` and `_high` (and those of the
-    order parameter) are the least and the largest of them. `note` says why numbers are None.
+    order parameter) are the least and the largest of several. `note` says why numbers are None.
     """
     for prompt in dict.fromkeys(data["prompt"].values.tolist()):
         yield from _of_prompt(prompt, of_prompt(data, prompt))
@@ -27,17 +27,23 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 def _of_prompt(prompt: str | int, one: xr.Dataset) -> Iterator[dict[str, Any]]:
     columns = {name: over_draws(one[name]).values for name in QUANTITIES}
+    drawn = one["tokens"].notnull().sum("draw")
     for name in LEADING:
         for end, values in zip(("low", "high"), ends(one[name]), strict=True):
-            columns[f"{name}_{end}"] = values.values
-    draws = one["tokens"].notnull().sum("draw").values
+            columns[f"{name}_{end}"] = values.where(drawn > 1).values
     for v, view in enumerate(one["view"].values.tolist()):
         for i, layer in enumerate(one["layer"].values.tolist()):
-            if not draws[v, i]:
-                continue
-            row = {"prompt": prompt, "layer": layer, "view": view}
-            for name, values in columns.items():
-                number = plain(values[v] if name in OF_THE_PATH else values[v, i])
-                row[name] = round(number) if name in COUNTS and not number % 1 else number
-            note = reason(columns["tokens"][v, i])
-            yield row | {"draws": int(draws[v, i]), "note": note}
+            if draws := int(drawn[v, i]):
+                numbers = {
+                    name: _number(name, values[v] if name in OF_THE_PATH else values[v, i])
+                    for name, values in columns.items()
+                }
+                note = reason(float(columns["tokens"][v, i]))
+                where = {"prompt": prompt, "layer": layer, "view": view}
+                yield where | numbers | {"draws": draws, "note": note}
+
+
+def _number(name: str, value: Any) -> float | int | None:
+    number: float | None = plain(value)
+    whole = name in COUNTS and number is not None and number.is_integer()
+    return int(number) if whole and number is not None else number

@@ -31,7 +31,7 @@ def working_dtype(u: Tensor) -> torch.dtype:
 
 def filled(u: Tensor, mask: Tensor) -> Tensor:
     """`u` with zeros where the mask is False, in its working dtype."""
-    return u.to(working_dtype(u)).masked_fill(~mask[..., None], 0.0)
+    return torch.where(mask[..., None], u.to(working_dtype(u)), 0.0)  # sooner than masked_fill
 
 
 def counts(mask: Tensor, like: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from workbench.models.tokens import EncodedPrompt, Tokens
 
 __all__ = ["SINKS", "Drop", "opening", "padded", "tokens_that_count"]
 
+ROOM = 3  # columns at least: a token and its two nearest, which intrinsic dimension asks for
 Drop = Literal["none", "default"]
 SINKS = {"none": math.inf, "default": SINK}
 """From how many times the median norm on a token is left out."""
@@ -46,4 +47,4 @@ def padded(captures: Captures, layer: int) -> Tensor:
 
 
 def _width(captures: Captures) -> int:
-    return int(captures.places.position.max()) + 1
+    return max(ROOM, int(captures.places.position.max()) + 1)

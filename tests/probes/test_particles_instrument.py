@@ -1,0 +1,391 @@
+"""Particles: numbers by hand from Hugging Face's own states, controls, batches, words, refusals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+import workbench as wb
+from probes import Particles
+from probes.particles import controls, corpus
+from probes.particles.bootstrap import resampled
+from probes.particles.comparison import said
+from probes.particles.controls import shuffled
+from probes.particles.quantities import QUANTITIES
+from probes.particles.report import section
+from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
+from workbench.report.tables import frame
+from workbench.store.capture import capture
+
+TEXTS = ["The Eiffel Tower stands", "Rome", "a b c d e f g h", "x"]
+LINES = [f"line {n}: {'the sea and the hills of ' * (n % 2)}{n * n} words" for n in range(60)]
+FEW = {"draws": 2, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def other_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A corpus of short lines."""
+    path = tmp_path_factory.mktemp("corpus") / "other.txt"
+    path.write_text("\n".join(LINES), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> wb.TorchModel:
+    return wb.load(hf_model("gpt2"), tokenizer_of("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def found(gpt2: wb.TorchModel, other_text: str) -> wb.Result:
+    return Particles(corpus=other_text, **FEW)(gpt2, TEXTS)
+
+
+def hf_states(hf: Any, text: str) -> Tensor:
+    """[layers, n, d] by Hugging Face alone; the last state is taken before the final norm."""
+    ids = torch.tensor([tokenizer()(text)["input_ids"]])
+    caught: list[Tensor] = []
+    hook = hf.transformer.ln_f.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    with torch.no_grad():
+        states = list(hf(ids, output_hidden_states=True).hidden_states[:-1])
+    hook.remove()
+    return torch.cat([*states, caught[0]])
+
+
+def by_hand(states: Tensor, mean: Tensor | None = None) -> list[dict[str, float]]:
+    """Numbers of each layer with loops over pairs."""
+    numbers, before = [], None
+    for layer, raw in enumerate(states):
+        x = raw if mean is None else raw - mean[layer]
+        u = [one / one.norm() for one in x]
+        n, pairs = len(u), list(itertools.combinations(range(len(u)), 2))
+        cosines = {pair: float(u[pair[0]] @ u[pair[1]]) for pair in pairs}
+        both = cosines | {(j, i): value for (i, j), value in cosines.items()}
+        shares = np.linalg.eigvalsh(np.array([[float(a @ b) for a in u] for b in u]) / n)
+        shares = shares[shares > 1e-14]
+        nearest = [max(both[i, j] for j in range(n) if j != i) for i in range(n)]
+        residual = x - x.mean(0)
+        numbers.append(
+            {
+                "mean_cosine": float(np.mean(list(cosines.values()))),
+                "order_parameter": float(torch.stack(u).sum(0).norm()) / n,
+                "participation_ratio": 1 / float((shares**2).sum()),
+                "vendi": float(np.exp(-(shares * np.log(shares)).sum())),
+                "concentration": float(np.mean(nearest)),
+                "energy": (sum(np.exp(2 * v) for v in both.values()) + n * np.exp(2)) / (4 * n * n),
+                "rank_residual": float(residual.norm() / x.norm()),
+                "tokens": float(n),
+            }
+        )
+        if before is not None:
+            moved = [float((a - b).norm() / b.norm()) for a, b in zip(x, before, strict=True)]
+            numbers[-1]["step"] = float(np.mean(moved))
+        before = x
+    return numbers
+
+
+def mean_by_hand(hf: Any) -> Tensor:
+    """[layers, d] over all tokens of all lines."""
+    return torch.cat([hf_states(hf, line) for line in LINES], dim=1).mean(1)
+
+
+def agree(result: wb.Result, view: str, prompt: int, hand: list[dict[str, float]]) -> None:
+    """To 1e-9: sums of at most a few hundred float64 numbers of a condition of at most 1e4."""
+    for layer, numbers in enumerate(hand):
+        cell = result.data.isel(prompt=prompt, draw=0).sel(view=view, layer=layer)
+        for name, value in numbers.items():
+            assert float(cell[name]) == pytest.approx(value, rel=1e-9, abs=1e-11), (name, layer)
+
+
+def test_numbers_by_hand_from_hugging_face(gpt2: wb.TorchModel, other_text: str) -> None:
+    result = Particles(corpus=other_text, views=["raw", "centred"], beta=2.0)(gpt2, TEXTS)
+    mean = mean_by_hand(gpt2.hf)
+    for prompt in (0, 1, 2):
+        states = hf_states(gpt2.hf, TEXTS[prompt])
+        agree(result, "raw", prompt, by_hand(states))
+        agree(result, "centred", prompt, by_hand(states, mean))
+    assert result.data.sizes["layer"] == LAYERS + 1
+
+
+def test_a_twin_is_an_independent_model_of_the_configuration(
+    gpt2: wb.TorchModel, found: wb.Result
+) -> None:
+    for draw in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5 + draw)
+            own = transformers.GPT2LMHeadModel(deepcopy(gpt2.hf.config)).double().eval()
+        hand = by_hand(hf_states(own, TEXTS[0]))
+        centred = by_hand(hf_states(own, TEXTS[0]), mean_by_hand(own))
+        one = found.data.isel(prompt=0, draw=draw)
+        for layer in range(LAYERS + 1):
+            for view, numbers in {"random": hand[layer], "random_centred": centred[layer]}.items():
+                value = float(one["mean_cosine"].sel(view=view, layer=layer))
+                # the twin is drawn in float32 and cast, as `own` is: only float64 sums differ
+                assert value == pytest.approx(numbers["mean_cosine"], abs=1e-9)
+
+
+def test_shuffled_tokens_are_the_same_tokens_in_another_order(
+    gpt2: wb.TorchModel, found: wb.Result
+) -> None:
+    prompt = gpt2.encode(wb.Prompt(TEXTS[0]))
+    orders = {shuffled(prompt, gpt2.tokens, seed).ids for seed in (5, 6)}
+    assert len(orders) == 2
+    for ids in orders:
+        assert sorted(ids) == sorted(prompt.ids)
+        assert ids != prompt.ids
+    text = tokenizer().decode(shuffled(prompt, gpt2.tokens, 5).ids)
+    agree(
+        found,
+        "shuffled",
+        0,
+        [
+            {k: v for k, v in one.items() if k != "energy"}
+            for one in by_hand(hf_states(gpt2.hf, text))
+        ],
+    )
+
+
+def test_special_tokens_stay_and_do_not_count(other_text: str) -> None:
+    llama = model("llama")
+    prompt = llama.encode(wb.Prompt(TEXTS[0]))
+    assert shuffled(prompt, llama.tokens, 0).ids[0] == prompt.ids[0] == 256
+    counts = {}
+    for drop in ("default", "none"):
+        data = Particles(drop=drop, views=["raw"])(llama, TEXTS[:1]).data
+        counts[drop] = set(data["tokens"].values.ravel())
+    assert counts == {"default": {len(TEXTS[0])}, "none": {len(TEXTS[0]) + 1}}
+
+
+def test_sinks_are_left_out_and_counted() -> None:
+    hf = hf_model("gpt2")
+    with torch.no_grad():
+        hf.transformer.wte.weight[tokenizer()("E")["input_ids"][0]] *= 1000
+    loud = wb.load(hf, tokenizer())
+    one = {
+        drop: Particles(drop=drop, views=["raw"])(loud, TEXTS[:1]).data.isel(
+            prompt=0, view=0, draw=0
+        )
+        for drop in ("default", "none")
+    }
+    assert one["default"]["sinks"].values.tolist() == [1.0] * (LAYERS + 1)
+    assert one["default"]["tokens"].values.tolist() == [len(TEXTS[0]) - 1] * (LAYERS + 1)
+    assert one["none"]["sinks"].values.tolist() == [0.0] * (LAYERS + 1)
+    place = TEXTS[0].index("E")
+    assert (Particles(views=["raw"])(loud, TEXTS[:1]).data["norm_ratio"][:, place] > 10).all()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+def test_batches_and_padding_change_nothing(family: str, other_text: str) -> None:
+    one, instrument = model(family), Particles(corpus=other_text, draws=1)
+    alone = instrument(one, TEXTS, batch_size=1).data
+    for padding in ("left", "right"):
+        together = instrument(one, TEXTS, padding=padding).data
+        for name in QUANTITIES:
+            # float64 rounding of the model's own passes; components and counts are whole numbers
+            np.testing.assert_allclose(
+                together[name], alone[name], rtol=1e-7, atol=1e-9, err_msg=name
+            )
+
+
+def test_engines_and_stores_give_the_same(gpt2: wb.TorchModel, tmp_path: Path) -> None:
+    plain = Particles(views=["raw", "random", "shuffled"], draws=1)
+    own = plain(gpt2, TEXTS[:2]).data
+    again = wb.load(hf_model("gpt2"), tokenizer_of("gpt2"), engine="nnsight")
+    for name in QUANTITIES:
+        np.testing.assert_allclose(plain(again, TEXTS[:2]).data[name], own[name], atol=1e-9)
+    store = capture(gpt2, TEXTS[:2], sites="resid_post", out=tmp_path / "acts")
+    stored = wb.measure(store, [Particles()])[0]
+    assert stored.data["view"].values.tolist() == ["raw"]
+    np.testing.assert_allclose(stored.data["mean_cosine"][:, 0, 0], own["mean_cosine"][:, 0, 0])
+    remarks = stored.provenance["remarks"]
+    assert {it.split(":")[0] for it in remarks} == {
+        f"no view {v}" for v in ("centred", "random", "shuffled")
+    }
+    with pytest.raises(wb.UnsupportedError, match="no view 'shuffled'"):
+        wb.measure(store, [Particles(views=["shuffled"])])
+
+
+def test_one_token_has_no_numbers_and_says_why(found: wb.Result) -> None:
+    rows = [row for row in found.rows() if row["prompt"] == 3]
+    assert len(rows) == 6 * (LAYERS + 1)
+    for row in rows:
+        assert row["note"] == "1 token counts, and pairs take 2"
+        assert row["mean_cosine"] is row["order_parameter"] is row["components"] is None
+        assert row["tokens"] == 1
+    assert json.dumps(rows, allow_nan=False)
+    assert "no numbers" in found.plot(prompt=3).layout.title.text
+    facts = dict(Particles.facts(found.data, layer=1, prompt=3))
+    assert facts["no numbers"] == "1 token counts, and pairs take 2"
+
+
+def test_rows_are_means_over_draws_with_their_ends(found: wb.Result) -> None:
+    rows = {(r["prompt"], r["layer"], r["view"]): r for r in found.rows()}
+    drawn = found.data["mean_cosine"].isel(prompt=0).sel(view="shuffled", layer=2).values
+    row = rows[0, 2, "shuffled"]
+    ends = (row["mean_cosine"], row["mean_cosine_low"], row["mean_cosine_high"])
+    assert ends == pytest.approx((drawn.mean(), drawn.min(), drawn.max()), rel=1e-12)
+    assert row["draws"] == 2
+    assert rows[0, 2, "raw"]["mean_cosine_low"] is None
+    debiased = rows[0, 2, "raw"]["order_debiased"]
+    assert debiased**2 == pytest.approx(max(0, rows[0, 2, "raw"]["mean_cosine"]), abs=1e-12)
+
+
+def test_controls_of_large_models_are_left_out_and_said(
+    gpt2: wb.TorchModel, monkeypatch: pytest.MonkeyPatch, other_text: str
+) -> None:
+    monkeypatch.setattr(controls, "LARGEST", int(1.5 * gpt2.n_parameters))
+    result = Particles(corpus=other_text, draws=3)(gpt2, TEXTS[:1])
+    drawn = result.data["mean_cosine"].notnull().isel(prompt=0, layer=1).sum("draw")
+    assert int(drawn.sel(view="random")) == 1
+    assert int(drawn.sel(view="shuffled")) == 3
+    assert any(it.startswith("1 of 3 untrained twins") for it in result.provenance["remarks"])
+    monkeypatch.setattr(controls, "LARGEST", 1)
+    result = Particles(corpus=other_text)(gpt2, TEXTS[:1])
+    assert "random" not in result.data["view"].values
+    assert any(it.startswith("no of 3 untrained twins") for it in result.provenance["remarks"])
+    asked = Particles(views=["random"], draws=1)(gpt2, TEXTS[:1])
+    assert asked.data["view"].values.tolist() == ["raw", "random"]
+
+
+def test_a_plan_counts_what_controls_cost(gpt2: wb.TorchModel) -> None:
+    alone = wb.plan(gpt2, TEXTS[:1], [Particles(views=["raw"])]).block_tokens
+    with_controls = wb.plan(gpt2, TEXTS[:1], [Particles(views=["random", "shuffled"], draws=2)])
+    assert with_controls.block_tokens == 5 * alone
+
+
+def test_the_corpus_is_named_kept_and_held_out(
+    gpt2: wb.TorchModel, other_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = wb.load(hf_model("gpt2"), tokenizer_of("gpt2"))
+    Particles(corpus=other_text, views=["centred"])(gpt2, TEXTS[:1])
+    monkeypatch.setattr(corpus, "_mean", lambda *_: pytest.fail("taken anew"))
+    result = Particles(corpus=other_text, views=["centred"])(fresh, TEXTS[:1])  # equal weights
+    assert f"{sum(map(len, LINES)):,} tokens of {other_text}" in result.provenance["remarks"][0]
+    with pytest.raises(wb.SettingError, match="stands in the corpus"):
+        Particles(corpus=other_text)(gpt2, LINES[:1])
+    short = tmp_path / "short.txt"
+    short.write_text("a few words", encoding="utf-8")
+    with pytest.raises(wb.SettingError, match="holds 11 tokens: expected at least 1000"):
+        Particles(corpus=str(short), views=["centred"])(gpt2, TEXTS[:1])
+    with pytest.raises(wb.PromptError, match="none.txt"):
+        Particles(corpus=str(tmp_path / "none.txt"))(gpt2, TEXTS[:1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop": "all"}, "drop is 'all'"),
+        ({"views": ["twin"]}, "views \\['twin'\\]: expected some of raw"),
+        ({"draws": 0}, "draws is 0"),
+        ({"beta": float("inf")}, "beta is inf"),
+        ({"seed": -1}, "seed is -1"),
+        ({"expensive": 1}, "expensive is 1"),
+    ],
+)
+def test_settings_are_checked(settings: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(wb.SettingError, match=message):
+        Particles(**settings)
+
+
+def test_two_stacks_are_refused_by_name() -> None:
+    t5 = wb.load(hf_model("t5"), tokenizer_of("t5"))
+    with pytest.raises(wb.UnsupportedError, match="its start token alone"):
+        Particles()(t5, TEXTS[:1])
+
+
+# --- what is said of a prompt set ---------------------------------------------------------------
+
+
+def synthetic(shift: float, prompts: int = 40) -> pl.DataFrame:
+    """Rows of two layers whose mean cosine is `shift` above a twin's draws at layer 1, and alike at 0."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt, layer in itertools.product(range(prompts), (0, 1)):
+        level, noise = rng.normal(0.5, 0.2), rng.normal(0, 0.02)
+        own = level + noise + shift * layer
+        for view, value in (("raw", own), ("random", level)):
+            ends = (None, None) if view == "raw" else (level - 0.03, level + 0.03)
+            cell = dict.fromkeys(QUANTITIES, value) | {
+                "prompt": prompt,
+                "layer": layer,
+                "view": view,
+            }
+            named = {
+                f"{q}_{e}": v
+                for q in ("mean_cosine", "order_parameter")
+                for e, v in zip(("low", "high"), ends, strict=True)
+            }
+            rows.append(cell | named | {"draws": 3, "note": None})
+    return frame(rows)
+
+
+def test_words_follow_from_intervals_alone() -> None:
+    (above,), (below,), (alike,) = (list(said(synthetic(shift))) for shift in (0.1, -0.1, 0.0))
+    assert "above all draws of untrained twins at layer 1;" in above
+    assert "below all draws of untrained twins at layer 1;" in below
+    assert "not told apart from them at layer emb" in above
+    assert alike == "Mean cosine, raw: not told apart from untrained twins at layers emb, 1."
+    # within the twins' own draws, although the interval of the difference from their mean holds no 0
+    (inside,) = said(synthetic(0.02))
+    assert inside == alike
+    (few,) = said(synthetic(0.1, prompts=5))
+    assert "too few prompts" in few
+
+
+def test_intervals_are_those_of_the_mean() -> None:
+    values = np.random.default_rng(1).normal(2.0, 3.0, (400, 1))
+    values[:100] = np.nan
+    found = resampled(values)
+    known = values[100:]
+    half = 1.96 * known.std(ddof=1) / np.sqrt(300)
+    assert found.n.tolist() == [300]
+    assert found.value[0] == pytest.approx(known.mean(), rel=1e-12)
+    # a normal interval; 2000 draws leave an end uncertain by about 4% of the half width
+    assert found.low[0] == pytest.approx(known.mean() - half, abs=0.2 * half)
+    assert found.high[0] == pytest.approx(known.mean() + half, abs=0.2 * half)
+
+
+def test_report_says_what_differs_and_tables_everything(found: wb.Result) -> None:
+    made = section(synthetic(0.1).lazy())
+    assert any("above all draws" in remark for remark in made.remarks)
+    difference = made.plots[-1].table.filter(pl.col("layer") == 1)
+    assert difference["low"].item() < 0.1 < difference["high"].item()
+    assert set(QUANTITIES) <= set(made.listings[0].table.columns)
+    few = section(frame(found.rows()).lazy())
+    assert "1 prompts have fewer than two tokens that count" in " ".join(few.remarks)
+    assert all(one.low is None for one in few.headlines)
+
+
+def test_figure_and_panels_draw_the_controls(found: wb.Result) -> None:
+    figure = found.plot(prompt=0, selected=(2, 0))
+    names = {trace.name for trace in figure.data if trace.showlegend}
+    assert names == {
+        "this prompt",
+        "untrained twins (2 draws)",
+        "shuffled tokens (2 draws)",
+        "random directions, 1/√n",
+    }
+    own = next(trace for trace in figure.data if trace.name == "this prompt")
+    rows = [r for r in found.rows() if r["prompt"] == 0 and r["view"] == "raw"]
+    assert list(own.y) == [row["mean_cosine"] for row in rows]
+    panels = {panel.name: panel for panel in Particles.panels(found.data, prompt=0)}
+    assert list(panels) == ["cosine-raw", "cosine-centred", "clusters", "step"]
+    assert [line.control for line in panels["cosine-raw"].lines.values()] == [False, True, True]
+    facts = dict(Particles.facts(found.data, layer=2, prompt=0, position=1))
+    assert "(twin " in facts["mean cosine, centred"]
+    assert facts["norm of this token"].endswith("x the median")
+
+
+def test_a_file_holds_it_all(found: wb.Result, tmp_path: Path) -> None:
+    found.save(tmp_path / "found.nc")
+    assert wb.Result.load(tmp_path / "found.nc").rows() == found.rows()
