@@ -17,7 +17,7 @@ from workbench.figures.scale import Scale, colour_bar
 __all__ = ["figure"]
 
 COLUMNS, MOST_LAYERS = 7, 14
-SIDE, GAP, HEADING = 126, 12, 44  # pixels of one heat map
+SIDE, GAP, HEADING = 112, 12, 26  # pixels of one heat map
 LEFT, RIGHT, TOP = 104, 96, 66
 BELOW = 586  # pixels of the sphere's part, its slider too
 MOST_LABELS = 24
@@ -48,10 +48,10 @@ def figure(
     layers = one["layer"].values.tolist()
     shown = _spread(layers)
     start = selected[0] if selected and selected[0] in layers else layers[-1]
+    views = one["view"].values.tolist()
     lines = -(-len(shown) // COLUMNS)
     width = LEFT + COLUMNS * (SIDE + GAP) + RIGHT
-    above = lines * (SIDE + HEADING)
-    height = TOP + above + BELOW
+    height = TOP + len(views) * lines * (SIDE + HEADING) + BELOW
     room = (width - LEFT - RIGHT, height - TOP)
     layout = look.layout(
         width=width,
@@ -62,17 +62,18 @@ def figure(
         hovermode="closest",
         annotations=[],
     )
-    traces = []
-    for number, layer in enumerate(shown):
-        traces.append(_heat(one, layer, number, look))
-        _place(layout, one, layer, number, room, look, marked=layer == start)
-    first = len(shown) + 1
+    traces: list[Any] = []
+    for row, view in enumerate(views):
+        for number, layer in enumerate(shown):
+            cell = one.sel(view=view, layer=layer)
+            traces.append(_heat(cell, len(traces), look))
+            down, column = divmod(number, COLUMNS)
+            _place(layout, cell, len(traces), (row * lines + down, column), room, look, start)
+    first = len(traces) + 1
     below = sides(first, room, look)
     below["annotations"] += layout["annotations"]
-    layout |= below
-    layout |= controls(one, start, look)
-    moving = points(one, start, first, look)
-    drawn = go.Figure([*traces, *moving], layout)
+    layout |= below | controls(one, start, len(traces), room, look)
+    drawn = go.Figure([*traces, *points(one, start, first, look)], layout)
     drawn.frames = frames(one, len(traces))
     return drawn
 
@@ -95,8 +96,9 @@ def _title(
 ) -> dict[str, Any]:
     few = "" if len(shown) == len(layers) else f"; {len(shown)} of {len(layers)} layers"
     text = (
-        f"Cosines of raw states, tokens in one order: that of layer {layer_name(order_layer)}{few}<br>"
-        f"<sub>mean over pairs of different tokens{_control(one)}</sub>"
+        f"Cosines of states, tokens in one order: that of the {one['view'].values[-1]} states of layer "
+        f"{layer_name(order_layer)}{few}<br>"
+        f"<sub>above each: the mean over pairs of different tokens{_control(one)}</sub>"
     )
     place = {"x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}}
     return {"text": text, "font": {"size": 13, "color": look.ink}, **place}
@@ -114,14 +116,13 @@ def _labels(one: xr.Dataset) -> list[str]:
     ]
 
 
-def _heat(one: xr.Dataset, layer: int, number: int, look: Theme) -> go.Heatmap:
-    """A cell's customdata is "layer position", which is what a click needs."""
-    n, labels = one.sizes["place"], _labels(one)
-    least = float(one["cosine"].min())
-    scale = Scale("cosine", "raw", "signed", -1, 1) if least < 0 else _positive()
-    values = one["cosine"].sel(layer=layer).transpose("place", "other").values
+def _heat(cell: xr.Dataset, number: int, look: Theme) -> go.Heatmap:
+    """Of one view and layer. A cell's customdata is "layer position", which is what a click needs."""
+    n, labels, layer = cell.sizes["place"], _labels(cell), int(cell["layer"])
+    scale = Scale("cosine", "1", "signed", -1, 1)
+    bar = {"len": SIDE + 30, "lenmode": "pixels", "y": 1, "yanchor": "top"}
     return go.Heatmap(
-        z=values,
+        z=cell["cosine"].transpose("place", "other").values,
         x=list(range(n)),
         y=list(range(n)),
         xaxis=f"x{number + 1}",
@@ -130,60 +131,52 @@ def _heat(one: xr.Dataset, layer: int, number: int, look: Theme) -> go.Heatmap:
         zmax=scale.high,
         colorscale=scale.colours(look),
         showscale=number == 0,
-        colorbar=colour_bar(scale, look)
-        | {"len": SIDE + 30, "lenmode": "pixels", "y": 1, "yanchor": "top"},
-        customdata=[[f"{layer} {position}"] * n for position in one["position"].values.tolist()],
+        colorbar=colour_bar(scale, look) | bar,
+        customdata=[[f"{layer} {position}"] * n for position in cell["position"].values.tolist()],
         hovertext=[[f"{a}<br>{b}" for b in labels] for a in labels],
-        hovertemplate=f"layer {layer_name(layer)}<br>%{{hovertext}}<br>cosine %{{z:.3f}}<extra></extra>",
+        hovertemplate=f"{cell['view'].item()}, layer {layer_name(layer)}<br>%{{hovertext}}<br>"
+        "cosine %{z:.3f}<extra></extra>",
     )
-
-
-def _positive() -> Scale:
-    return Scale("cosine", "raw", "blue", 0, 1)
 
 
 def _place(
     layout: dict[str, Any],
-    one: xr.Dataset,
-    layer: int,
-    number: int,
+    cell: xr.Dataset,
+    axis: int,
+    at: tuple[int, int],
     room: tuple[int, int],
     look: Theme,
-    *,
-    marked: bool,
+    start: int,
 ) -> None:
-    """Axes and heading of one heat map."""
-    row, column = divmod(number, COLUMNS)
-    left = column * (SIDE + GAP) / room[0]
-    top = 1 - row * (SIDE + HEADING) / room[1]
+    """Axes and heading of the heat map on axes `axis`, in row and column `at`."""
+    left = at[1] * (SIDE + GAP) / room[0]
+    top = 1 - at[0] * (SIDE + HEADING) / room[1]
     across, down = [left, left + SIDE / room[0]], [top - SIDE / room[1], top]
-    suffix = str(number + 1) if number else ""
-    n, labels = one.sizes["place"], _labels(one)
-    named = column == 0 and n <= MOST_LABELS
+    suffix = str(axis) if axis > 1 else ""
+    n, labels = cell.sizes["place"], _labels(cell)
+    named = at[1] == 0 and n <= MOST_LABELS
+    marked = int(cell["layer"]) == start
     ticks: dict[str, Any] = {
         "tickvals": list(range(n)) if named else [],
         "ticktext": labels if named else [],
+        "tickfont": {"size": 8},
     }
-    frame: dict[str, Any] = {
+    shared: dict[str, Any] = {
+        "mirror": True,
+        "showline": True,
         "linecolor": look.accent if marked else look.rule,
         "linewidth": 2 if marked else 1,
     }
-    shared: dict[str, Any] = {"mirror": True, "showline": True} | frame
-    ends: dict[str, Any] = {"range": [n - 0.5, -0.5]}
-    layout[f"xaxis{suffix}"] = look.axis(
-        domain=across,
-        anchor=f"y{number + 1}",
-        showticklabels=False,
-        range=[-0.5, n - 0.5],
-        **shared,
-    )
+    x_ends: dict[str, Any] = {"range": [-0.5, n - 0.5], "showticklabels": False}
+    y_ends: dict[str, Any] = {"range": [n - 0.5, -0.5]}
+    layout[f"xaxis{suffix}"] = look.axis(domain=across, anchor=f"y{axis}", **x_ends, **shared)
     layout[f"yaxis{suffix}"] = look.axis(
-        domain=down, anchor=f"x{number + 1}", **ticks, tickfont={"size": 9}, **ends, **shared
+        domain=down, anchor=f"x{axis}", **ticks, **y_ends, **shared
     )
     layout["annotations"].append(
         {
-            "text": _mean(one, layer),
-            "font": {"size": 11, "color": look.ink},
+            "text": _mean(cell),
+            "font": {"size": 10, "color": look.ink},
             "x": across[0],
             "y": top,
             "xref": "paper",
@@ -195,7 +188,8 @@ def _place(
     )
 
 
-def _mean(one: xr.Dataset, layer: int) -> str:
-    here = one.sel(layer=layer).isel(place=0)
-    twin = f" ({float(here['mean_cosine_twin']):.2f})" if "mean_cosine_twin" in here else ""
-    return f"{layer_name(layer)}: mean {float(here['mean_cosine']):.2f}{twin}"
+def _mean(cell: xr.Dataset) -> str:
+    first = cell.isel(place=0)
+    twin = f" ({float(first['mean_cosine_twin']):.2f})" if "mean_cosine_twin" in first else ""
+    layer = layer_name(int(cell["layer"]))
+    return f"{first['view'].item()} {layer}: {float(first['mean_cosine']):.2f}{twin}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from probes.geometry.measured import cluster_order, cosines, mean_cosine, sphere, units
+from probes.particles.corpus import BUNDLED, Corpus, LayerMeans
 from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named, Reading
@@ -18,6 +19,7 @@ from workbench.models.captures import Captures, Read
 from workbench.models.positions import Positions, checked_positions, resolve_positions
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt
 from workbench.store.activations import Store
 
 if TYPE_CHECKING:
@@ -36,42 +38,51 @@ AXES = ("first", "second", "third")
 
 @dataclass(frozen=True)
 class TokenGeometry(Reading):
-    """Directions u = x / ||x|| of a prompt's residual states at every layer, raw.
+    """A prompt's tokens as directions u = x / ||x|| of their residual states, layer by layer.
 
       cosine        u_i . u_j of every pair of tokens.
-      order         one order of the tokens for all layers: average linkage on 1 - cosine at
-                    `order_layer`, frozen, so that what moves between two layers is the tokens.
+      order         one order of the tokens for all layers and views: average linkage on 1 - cosine
+                    at `order_layer`, frozen, so that what moves between two layers is the tokens.
       point         coordinates in the three principal directions (about the origin) of all tokens
-                    at all layers together; `captured` is the mean of ||point||^2, the share of the
-                    directions that the picture holds at that layer.
+                    at all layers together, of each view; `captured` is the mean of ||point||^2, the
+                    share of the directions that the picture holds at that layer.
       mean_cosine   over pairs of different tokens, beside the untrained twin's.
-      norm          ||x||, since directions say nothing of it.
+      norm          ||x||, since directions say nothing of it. No token is left out: a first token of
+                    very large norm is seen as one.
 
-    Raw states share a direction in most models, so that cosines are high before anything is said
-    of a prompt; a prompt's own mean is not taken off, which would make any n states cancel.
+    Two views. In most models raw states share a direction, so that cosines are high before anything
+    is said of a prompt; `centred` takes off each layer's mean over a held-out corpus. The prompt's own
+    mean is never taken off: any n states would then cancel. The order is that of the centred view
+    where there is one.
 
     Sources: Geshkovski et al. 2025, arXiv 2312.10794 (tokens as particles on a sphere); Bar-Joseph
     et al. 2001 (the order).
 
     Attributes:
-        order_layer: 0..L, where the order is made; None for L // 2.
+        order_layer: 0..L, where the order is made; None for half of the way, (L + 1) // 2.
+        centred: whether to show the centred view, too; a store has none.
+        corpus: a prompt file whose mean is taken off, of at least 1,000 tokens; bundled sentences
+            where empty.
         positions: the tokens: "all", "last", indices, a slice, or a role; at most 192 a prompt.
         twin: whether to read the untrained twin, which costs a second pass; left out of stores and
             of models above 1 B parameters.
         seed: of the twin.
 
-    Result axes: layer (0..L), place, other (the tokens of the place's prompt, as read), axis
-    (three). Variables: cosine (layer, place, other), point (layer, place, axis), order (place),
-    norm (layer, place), captured, mean_cosine, mean_cosine_twin (layer, place; of the prompt).
+    Result axes: view (raw, centred), layer (0..L), place, other (the tokens of the place's prompt,
+    as read), axis (three). Variables: cosine (view, layer, place, other), point (view, layer, place,
+    axis), order (place), norm (layer, place), captured, mean_cosine, mean_cosine_twin (view, layer,
+    place; of the prompt).
 
     Raises:
         PromptError: a prompt with more tokens than a picture can hold.
-        SettingError: no such layer.
+        SettingError: no such layer, a prompt that stands in the corpus, or too short a corpus.
 
     >>> TokenGeometry()(model, "The Eiffel Tower is in").plot()  # doctest: +SKIP
     """
 
     order_layer: int | None = None
+    centred: bool = True
+    corpus: str = BUNDLED
     positions: Positions = "all"
     twin: bool = True
     seed: int = 0
@@ -80,6 +91,7 @@ class TokenGeometry(Reading):
     title: ClassVar[str] = "Token geometry"
     costly: ClassVar[bool] = True
     long_targets: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("corpus",)
     citation: ClassVar[Citation] = Citation(
         "Residual states of {model} were taken as directions on the sphere, layer by layer "
         "({settings}); tokens as particles as in Geshkovski et al. (2025)",
@@ -107,6 +119,17 @@ class TokenGeometry(Reading):
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", checked_positions(self.positions))
 
+    def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
+        """Itself, where no prompt stands in the corpus whose mean is taken off.
+
+        Raises:
+            SettingError: one does.
+        """
+        means = self._means(model)
+        if means is not None:
+            means.corpus.require_held_out(prompts)
+        return self
+
     def prepare(self, model: Model) -> None:
         """Refuse a layer that is not there, and two stacks, whose decoder reads a token of its own."""
         if not isinstance(model, Store) and len(model.stacks) > 1:
@@ -128,44 +151,67 @@ class TokenGeometry(Reading):
             )
 
     def remarks(self, model: Model) -> Sequence[str]:
-        """Why the twin is left out, where it is."""
-        why = why_no_twin(model) if self.twin else None
-        return [] if why is None else [f"No control by an untrained twin: {why}."]
+        """What was taken off, and why a view or a control is left out, where one is."""
+        why, means = why_no_twin(model) if self.twin else None, self._means(model)
+        said = [] if why is None else [f"No control by an untrained twin: {why}."]
+        if means is not None:
+            said.append(means.said(model))
+        elif self.centred:
+            said.append("No centred view: a store holds no other text; measure it on the model.")
+        return said
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
-        """Layers 0..L and the three directions."""
-        return {"layer": list(range(model.n_layers + 1)), "axis": list(AXES)}
+        """Views, layers 0..L and the three directions."""
+        views = ["raw"] if self._means(model) is None else ["raw", "centred"]
+        return {"view": views, "layer": list(range(model.n_layers + 1)), "axis": list(AXES)}
 
     def reads(self, model: Model) -> Read:
         """The residual stream."""
         return Read("resid_post", self.positions)
 
     def measure(self, captures: Captures) -> Measured:
-        """Each prompt by itself, without controls."""
-        states, row = captures.stack("resid_post"), captures.places.row
-        layers, count = states.shape[:2]
-        at = layers // 2 if self.order_layer is None else self.order_layer
-        widest = int(torch.bincount(row).max())
-        found = {
-            "cosine": states.new_full((layers, count, widest), torch.nan, dtype=torch.float64),
-            "point": states.new_zeros(layers, count, len(AXES), dtype=torch.float64),
-            "order": torch.zeros_like(row),
-            "norm": states.double().norm(dim=-1),
-        }
-        found["captured"] = torch.zeros_like(found["norm"])
-        for prompt in range(len(captures.batch)):
-            here = row == prompt
-            _of_prompt(found, units(states[:, here]), here, at)
-        return _named(found | {"mean_cosine": _means(states, row)})
+        """The raw view, without controls."""
+        return self._of({"raw": captures.stack("resid_post").double()}, captures)
 
     def measure_beside(self, captures: Captures, model: Model) -> Measured:
-        """The same, and the mean cosine of the twin."""
-        found = self.measure(captures)
+        """Both views, and the mean cosine of the twin, which is centred on its own mean."""
+        means = self._means(model)
+        found = self._of(_views(captures, model, means), captures)
         if not self._has_twin(model):
             return found
-        twin = model.twin(self.seed).capture(captures.batch, "resid_post", self.positions)
-        means = _means(twin.stack("resid_post"), twin.places.row)
-        return {**found, **_named({"mean_cosine_twin": means})}
+        twin = model.twin(self.seed)
+        other = twin.capture(captures.batch, "resid_post", self.positions)
+        views = _views(other, twin, means)
+        cosine = torch.stack([_mean_cosines(x, other.places.row) for x in views.values()])
+        return {**found, **_named({"mean_cosine_twin": cosine})}
+
+    def _of(self, views: Mapping[str, Tensor], captures: Captures) -> Measured:
+        """Each prompt by itself, from states [layers, N, d] by view; the order is the last view's."""
+        raw, row = views["raw"], captures.places.row
+        layers, count = raw.shape[:2]
+        at = layers // 2 if self.order_layer is None else self.order_layer
+        shape, widest = (len(views), layers, count), int(torch.bincount(row).max())
+        found = {
+            "cosine": raw.new_full((*shape, widest), torch.nan),
+            "point": raw.new_zeros(*shape, len(AXES)),
+            "captured": raw.new_zeros(shape),
+            "order": torch.zeros_like(row),
+            "norm": raw.norm(dim=-1),
+        }
+        for prompt in range(len(captures.batch)):
+            here = torch.nonzero(row == prompt)[:, 0]
+            for number, states in enumerate(views.values()):
+                u = units(states[:, here])
+                _write(found, number, here, u)
+            found["order"][here] = cluster_order(u[at]).to(row.device)
+        means = torch.stack([_mean_cosines(states, row) for states in views.values()])
+        return _named(found | {"mean_cosine": means})
+
+    def _means(self, model: Model) -> LayerMeans | None:
+        """What the centred view takes off; None for no such view."""
+        if not self.centred or isinstance(model, Store):
+            return None
+        return LayerMeans(Corpus.read(self.corpus), "default")
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
         """The twin's pass."""
@@ -233,19 +279,25 @@ class TokenGeometry(Reading):
         return section(rows)
 
 
-def _of_prompt(found: dict[str, Tensor], u: Tensor, here: Tensor, at: int) -> None:
-    """Write what the directions [layers, n, d] of one prompt say; `at` is the order's layer."""
-    points = sphere(u)
-    which = torch.nonzero(here)[:, 0]
-    found["cosine"][:, which, : u.shape[1]] = cosines(u)
-    found["point"][:, here] = points.points
-    found["order"][here] = cluster_order(u[at]).to(here.device)
-    found["captured"][:, here] = points.captured[:, None]
+def _views(captures: Captures, model: Model, means: LayerMeans | None) -> dict[str, Tensor]:
+    """[layers, N, d] states in float64 by view."""
+    raw = captures.stack("resid_post").double()
+    if means is None:
+        return {"raw": raw}
+    return {"raw": raw, "centred": raw - means.of(model).double()[:, None]}
 
 
-def _means(states: Tensor, row: Tensor) -> Tensor:
+def _write(found: dict[str, Tensor], view: int, here: Tensor, u: Tensor) -> None:
+    """Write what the directions [layers, n, d] of one prompt say."""
+    seen = sphere(u)
+    found["cosine"][view, :, here, : u.shape[1]] = cosines(u)
+    found["point"][view, :, here] = seen.points
+    found["captured"][view, :, here] = seen.captured[:, None]
+
+
+def _mean_cosines(states: Tensor, row: Tensor) -> Tensor:
     """[layers, N] mean cosine of each prompt's states [layers, N, d]."""
-    found = states.new_zeros(states.shape[:2], dtype=torch.float64)
+    found = states.new_zeros(states.shape[:2])
     for prompt in range(int(row.max()) + 1):
         here = row == prompt
         found[:, here] = mean_cosine(units(states[:, here]))[:, None]
@@ -253,13 +305,14 @@ def _means(states: Tensor, row: Tensor) -> Tensor:
 
 
 def _named(found: Mapping[str, Tensor]) -> Measured:
+    at = ("view", "layer", "place")
     dims = {
-        "cosine": (("layer", "place", "other"), "cosine"),
-        "point": (("layer", "place", "axis"), "unit direction"),
+        "cosine": ((*at, "other"), "cosine"),
+        "point": ((*at, "axis"), "unit direction"),
+        "captured": (at, "share"),
         "order": (("place",), "rank"),
         "norm": (("layer", "place"), "norm"),
-        "captured": (("layer", "place"), "share"),
-        "mean_cosine": (("layer", "place"), "cosine"),
-        "mean_cosine_twin": (("layer", "place"), "cosine"),
+        "mean_cosine": (at, "cosine"),
+        "mean_cosine_twin": (at, "cosine"),
     }
     return {name: Named(dims[name][0], value, dims[name][1]) for name, value in found.items()}

@@ -11,49 +11,66 @@ from workbench.report.summaries import means
 __all__ = ["section"]
 
 COSINE, SHARE = (-1.0, 1.0), (0.0, 1.0)
-LINES = {"mean_cosine": "this model", "mean_cosine_twin": "untrained twin"}
+VIEWS = ("raw", "centred")
+COLUMNS = {"mean_cosine": "", "mean_cosine_twin": "twin, "}
 
 
 def section(rows: pl.LazyFrame) -> Section:
     """Mean cosine at the last layer beside the twin's; both, and what the sphere shows, by layer."""
-    parts = [
-        means(rows, column, ["layer"], COSINE).with_columns(line=pl.lit(name))
-        for column, name in LINES.items()
-    ]
-    table = pl.concat(parts)
+    table = _by_layer(rows, COLUMNS, COSINE)
     if table.is_empty():
         return Section(remarks=["No prompt has two tokens, and one token has no angle."])
-    captured = means(rows, "captured", ["layer"], SHARE)
+    captured = _by_layer(rows, {"captured": ""}, SHARE)
     return Section(
         headlines=_headlines(rows),
         plots=[
             Plot(
                 "Mean cosine of a prompt's tokens",
-                f"Over pairs of different tokens, raw states. {prompts_of(table)} {POINTWISE}",
-                layer_lines(table, "mean cosine", line="line", names=list(LINES.values())),
+                f"Over pairs of different tokens. {prompts_of(table)} {POINTWISE}",
+                layer_lines(table, "mean cosine", line="line", names=_names(table)),
                 table,
             ),
             Plot(
                 "Share of the directions that three dimensions hold",
                 "Mean squared length in each prompt's own three directions, the same at all its "
                 f"layers. {prompts_of(captured)} {POINTWISE}",
-                layer_lines(captured, "share", range=[0, 1]),
+                layer_lines(captured, "share", line="line", names=_names(captured), range=[0, 1]),
                 captured,
             ),
         ],
         remarks=[
-            "Cosines of raw states have a part that all texts share: hold them against the twin, and "
-            "against other prompts, before reading them as agreement of a prompt's tokens."
+            "Cosines of raw states have a part that all texts share; centred states are less each "
+            "layer's mean over a held-out corpus. Depth alone aligns tokens: hold both against the "
+            "untrained twin, which is centred on its own mean."
         ],
     )
 
 
+def _by_layer(
+    rows: pl.LazyFrame, columns: dict[str, str], ends: tuple[float, float]
+) -> pl.DataFrame:
+    parts = [
+        means(rows.filter(pl.col("view") == view), column, ["layer"], ends).with_columns(
+            line=pl.lit(f"{name}{view}")
+        )
+        for view in VIEWS
+        for column, name in columns.items()
+    ]
+    return pl.concat(parts)
+
+
+def _names(table: pl.DataFrame) -> list[str]:
+    return table["line"].unique(maintain_order=True).to_list()
+
+
 def _headlines(rows: pl.LazyFrame) -> list[Headline]:
-    last = rows.filter(pl.col("layer") == pl.col("layer").max()).with_columns(every=pl.lit(0))
+    last = rows.filter(pl.col("layer") == pl.col("layer").max())
     found = []
-    for column, name in LINES.items():
-        table = means(last, column, ["every"], COSINE)
-        if not table.is_empty():
-            label = f"mean cosine after the last block, {name}"
-            found.append(headline(label, "", table, "over prompts, Student's interval"))
+    for view in VIEWS:
+        for column, name in COLUMNS.items():
+            own = last.filter(pl.col("view") == view).with_columns(every=pl.lit(0))
+            table = means(own, column, ["every"], COSINE)
+            if not table.is_empty():
+                label = f"mean cosine after the last block, {name}{view}"
+                found.append(headline(label, "", table, "over prompts, Student's interval"))
     return found

@@ -33,38 +33,40 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """
     for prompt in dict.fromkeys(data["prompt"].values.tolist()):
         one = of_prompt(data, prompt)
-        n = one.sizes["place"]
-        apart = one["cosine"].transpose("layer", "place", "other").values.copy()
-        apart[:, np.arange(n), np.arange(n)] = -np.inf  # itself is no neighbour
-        tokens, positions = one["token"].values.tolist(), one["position"].values.tolist()
-        for i, layer in enumerate(one["layer"].values.tolist()):
-            here = one.isel(layer=i)
-            for j in range(n):
-                near = int(apart[i, j].argmax()) if n > 1 else None
-                yield {
-                    "prompt": prompt,
-                    "layer": layer,
-                    "view": "raw",
-                    "position": positions[j],
-                    "token": tokens[j],
-                    **_row(here.isel(place=j)),
-                    "nearest": None if near is None else tokens[near],
-                    "nearest_position": None if near is None else positions[near],
-                    "nearest_cosine": None if near is None else plain(apart[i, j, near]),
-                }
+        for view in one["view"].values.tolist():
+            for row in _of_view(one.sel(view=view)):
+                yield {"prompt": prompt, "layer": row.pop("layer"), "view": view} | row
 
 
-def _row(cell: xr.Dataset) -> dict[str, Any]:
-    x, y, z = cell["point"].values.tolist()
-    twin = cell["mean_cosine_twin"].item() if "mean_cosine_twin" in cell else None
-    return {
-        "x": x,
-        "y": y,
-        "z": z,
-        "shown": x * x + y * y + z * z,
-        "captured": plain(cell["captured"].item()),
-        "order": int(cell["order"]),
-        "norm": plain(cell["norm"].item()),
-        "mean_cosine": plain(cell["mean_cosine"].item()),
-        "mean_cosine_twin": plain(twin),
-    }
+def _of_view(one: xr.Dataset) -> Iterator[dict[str, Any]]:
+    n = one.sizes["place"]
+    apart = one["cosine"].transpose("layer", "place", "other").values.copy()
+    apart[:, np.arange(n), np.arange(n)] = -np.inf  # itself is no neighbour
+    columns = _columns(one)
+    tokens, positions = one["token"].values.tolist(), one["position"].values.tolist()
+    for i, layer in enumerate(one["layer"].values.tolist()):
+        for j in range(n):
+            near = int(apart[i, j].argmax()) if n > 1 else None
+            yield {
+                "layer": layer,
+                "position": positions[j],
+                "token": tokens[j],
+                **{name: plain(values[i, j]) for name, values in columns.items()},
+                "order": int(one["order"][j]),
+                "nearest": None if near is None else tokens[near],
+                "nearest_position": None if near is None else positions[near],
+                "nearest_cosine": None if near is None else plain(apart[i, j, near]),
+            }
+
+
+def _columns(one: xr.Dataset) -> dict[str, Any]:
+    """[layer, place] each."""
+    point = one["point"].transpose("axis", "layer", "place").values
+    x, y, z = point
+    found = {"x": x, "y": y, "z": z, "shown": (point**2).sum(0)}
+    for name in ("captured", "norm", "mean_cosine", "mean_cosine_twin"):
+        if name in one:
+            found[name] = one[name].transpose("layer", "place").values
+    if "mean_cosine_twin" not in one:
+        found["mean_cosine_twin"] = np.full_like(x, np.nan)
+    return found

@@ -20,21 +20,21 @@ SAID = (
     "hollow: away.<br><sub>Colour: the place in the order. On the circle all of a token's direction is "
     "shown, at its centre none.</sub>"
 )
-VIEWS = ((0, 1, 2), (2, 1, 0))  # across, up, towards the reader
+SIDES = ((0, 1, 2), (2, 1, 0))  # across, up, towards the reader
 NAMES = ("first direction", "second direction", "third direction")
-DISC = 380  # pixels
-APART = 130
+DISC = 350  # pixels
+APART = 110
 FLOOR = 150  # pixels below the discs, for axes and the slider
 MOST_NAMED = 24
 COLOURS = "Turbo"
-TURN, REST = 350, 500  # milliseconds between and at layers
+REST = 800  # milliseconds at a layer
 
 
 def sides(first: int, room: tuple[int, int], look: Theme) -> dict[str, Any]:
     """Axes and outlines of both views; their axes are numbered from `first`."""
     found: dict[str, Any] = {"shapes": [], "annotations": [_heading(room, look)]}
-    for number, (across, up, _) in enumerate(VIEWS):
-        axis, left = first + number, (30 + number * (DISC + APART)) / room[0]
+    for number, (across, up, _) in enumerate(SIDES):
+        axis, left = first + number, (10 + number * (DISC + APART)) / room[0]
         width = DISC / room[0]
         down = [FLOOR / room[1], (FLOOR + DISC) / room[1]]
         found[f"xaxis{axis}"] = look.axis(
@@ -63,40 +63,48 @@ def _outline(axis: int, look: Theme) -> dict[str, Any]:
 
 
 def points(one: xr.Dataset, layer: int, first: int, look: Theme) -> list[go.Scatter]:
-    """All tokens at one layer in both views."""
+    """All tokens at one layer, of each view from each side; the last view alone is visible."""
+    views = one["view"].values.tolist()
     return [
         go.Scatter(
-            **_at(one, layer, view),
+            **_at(one.sel(view=view, layer=layer), side),
             xaxis=f"x{first + number}",
             yaxis=f"y{first + number}",
             mode="markers+text" if one.sizes["place"] <= MOST_NAMED else "markers",
             textposition="top center",
             textfont={"size": 10, "color": look.ink},
             cliponaxis=False,
+            visible=view == views[-1],
             hovertemplate="%{hovertext}<extra></extra>",
         )
-        for number, view in enumerate(VIEWS)
+        for view in views
+        for number, side in enumerate(SIDES)
     ]
 
 
 def frames(one: xr.Dataset, traces: int) -> list[go.Frame]:
-    """One a layer; only the points of the two last traces move."""
-    moved = [traces + number for number in range(len(VIEWS))]
+    """One a layer; only the points move, which follow `traces` others."""
+    views = one["view"].values.tolist()
     return [
         go.Frame(
             name=str(layer),
-            data=[go.Scatter(**_at(one, layer, view)) for view in VIEWS],
-            traces=moved,
+            data=[
+                go.Scatter(**_at(one.sel(view=view, layer=layer), side))
+                for view in views
+                for side in SIDES
+            ],
+            traces=[traces + number for number in range(len(views) * len(SIDES))],
         )
         for layer in one["layer"].values.tolist()
     ]
 
 
-def _at(one: xr.Dataset, layer: int, view: tuple[int, int, int]) -> dict[str, Any]:
+def _at(here: xr.Dataset, side: tuple[int, int, int]) -> dict[str, Any]:
     """What changes with the layer. A token's colour is its rank; what is behind is hollow."""
-    here = one.sel(layer=layer)
     place = here["point"].transpose("place", "axis").values
-    across, up, towards = view
+    across, up, towards = side
+    layer = int(here["layer"])
+    named = f"{here['view'].item()}, layer {layer_name(layer)}"
     tokens = [visible(str(token)) for token in here["token"].values.tolist()]
     positions = here["position"].values.tolist()
     fronts = (place[:, towards] >= 0).tolist()
@@ -105,8 +113,7 @@ def _at(one: xr.Dataset, layer: int, view: tuple[int, int, int]) -> dict[str, An
         "y": place[:, up].tolist(),
         "text": [markup(shorten(token, 10)) for token in tokens],
         "hovertext": [
-            f"layer {layer_name(layer)}<br>{markup(token)} at {position}<br>{length:.0%} of its direction"
-            " is shown"
+            f"{named}<br>{markup(token)} at {position}<br>{length:.0%} of its direction is shown"
             for token, position, length in zip(
                 tokens, positions, (place**2).sum(-1).tolist(), strict=True
             )
@@ -124,55 +131,65 @@ def _at(one: xr.Dataset, layer: int, view: tuple[int, int, int]) -> dict[str, An
     }
 
 
-def controls(one: xr.Dataset, start: int, look: Theme) -> dict[str, Any]:
-    """Play, pause, and a slider whose steps say how much of the directions is shown."""
-    layers = one["layer"].values.tolist()
-    captured = one["captured"].isel(place=0).values.tolist()
+def controls(
+    one: xr.Dataset, start: int, traces: int, room: tuple[int, int], look: Theme
+) -> dict[str, Any]:
+    """View, play, pause, and a slider whose steps say how much of the directions is shown."""
+    layers, views = one["layer"].values.tolist(), one["view"].values.tolist()
+    shares = one["captured"].isel(place=0).transpose("layer", "view").values.tolist()
     steps = [
         {
-            "label": f"{layer_name(layer)} · {share:.0%}",
+            "label": f"{layer_name(layer)} · {' / '.join(f'{share:.0%}' for share in captured)}",
             "method": "animate",
             "args": [[str(layer)], _move(0)],
         }
-        for layer, share in zip(layers, captured, strict=True)
+        for layer, captured in zip(layers, shares, strict=True)
     ]
-    buttons = [
+    said = f"layer · squared length in three directions, {' / '.join(views)}: "
+    plain = {"bgcolor": look.paper, "bordercolor": look.muted, "font": {"color": look.ink}}
+    low = {"y": 0.0, "yanchor": "bottom"}
+    slider = {
+        "active": layers.index(start),
+        "steps": steps,
+        "x": 0.17,
+        "len": 0.86,
+        "pad": {"b": 14},
+        "currentvalue": {"prefix": said},
+        "transition": {"duration": 0},
+    }
+    play = [
         {"label": "Play", "method": "animate", "args": [None, _move(REST) | {"fromcurrent": True}]},
         {"label": "Pause", "method": "animate", "args": [[None], _move(0)]},
     ]
-    plain = {"bgcolor": look.paper, "bordercolor": look.muted, "font": {"color": look.ink}}
-    return {
-        "sliders": [
-            {
-                "active": layers.index(start),
-                "steps": steps,
-                "x": 0.14,
-                "len": 0.86,
-                "y": 0.0,
-                "yanchor": "bottom",
-                "pad": {"b": 14},
-                "currentvalue": {"prefix": "layer · squared length in three directions: "},
-                "transition": {"duration": TURN},
-                **plain,
-            }
-        ],
-        "updatemenus": [
-            {
-                "type": "buttons",
-                "direction": "right",
-                "buttons": buttons,
-                "showactive": False,
-                "x": 0.0,
-                "xanchor": "left",
-                "y": 0.0,
-                "yanchor": "bottom",
-                "pad": {"b": 30},
-                **plain,
-            }
-        ],
-    }
+    shared = {"type": "buttons", "direction": "right", "xanchor": "left"} | plain
+    menus = [{"buttons": play, "showactive": False, "x": -0.08, "pad": {"b": 30}, **low, **shared}]
+    if len(views) > 1:
+        place = {
+            "x": 1.02,
+            "xanchor": "right",
+            "y": (FLOOR + DISC + 12) / room[1],
+            "yanchor": "bottom",
+        }
+        menus.append(
+            {**shared, "buttons": _choice(views, traces), "active": len(views) - 1, **place}
+        )
+    return {"sliders": [slider | low | plain], "updatemenus": menus}
+
+
+def _choice(views: list[str], traces: int) -> list[dict[str, Any]]:
+    """A button a view, which shows its points and hides the others'."""
+    moved = [traces + number for number in range(len(views) * len(SIDES))]
+    return [
+        {
+            "label": view,
+            "method": "restyle",
+            "args": [{"visible": [other == view for other in views for _ in SIDES]}, moved],
+        }
+        for view in views
+    ]
 
 
 def _move(rest: int) -> dict[str, Any]:
-    frame = {"duration": max(rest, TURN), "redraw": False}
-    return {"mode": "immediate", "frame": frame, "transition": {"duration": TURN}}
+    """Redrawn whole: plotly takes heat maps off while points glide."""
+    frame = {"duration": rest, "redraw": True}
+    return {"mode": "immediate", "frame": frame, "transition": {"duration": 0}}
