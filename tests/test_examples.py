@@ -214,3 +214,22 @@ def test_sparse_probes_stand_above_their_controls(
         assert float(line.split(")")[1].split()[0]) <= 0.05, line
     assert float(lines[0].split()[3]) > 0.9  # one neuron for the language relation
     assert (tmp_path / "sparse_probing.html").is_file()
+
+
+def test_attention_sharpens_and_tokens_part(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves files
+    runpy.run_path(str(EXAMPLES / "attention_entropy.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    line = r"layer \d: entropy (\d+)% of ln n, slope ([\d.-]+) \(([\d.-]+) to ([\d.-]+)\), untrained twin ([\d.]+)"
+    found = [tuple(map(float, one)) for one in re.findall(line, printed)]
+    assert len(found) == 6
+    for share, _, _, high, twin in found:
+        assert share < 80
+        assert high < twin  # every layer is further from uniform than random weights
+    states = re.findall(r"raw ([\d.-]+), centred ([\d.-]+); untrained twin ([\d.-]+)", printed)
+    raw, _, twin_raw = zip(*(map(float, one) for one in states), strict=True)
+    assert raw[1] > raw[-1] + 0.5  # Atlas parts its tokens again ...
+    assert list(twin_raw) == sorted(twin_raw)  # ... which random weights alone never do
+    assert "addFrames" in (tmp_path / "token_geometry.html").read_text(encoding="utf-8")

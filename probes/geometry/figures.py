@@ -70,7 +70,7 @@ def figure(
             down, column = divmod(number, COLUMNS)
             _place(layout, cell, len(traces), (row * lines + down, column), room, look, start)
     first = len(traces) + 1
-    below = sides(first, room, look)
+    below = sides(first, views[-1], room, look)
     below["annotations"] += layout["annotations"]
     layout |= below | controls(one, start, len(traces), room, look)
     drawn = go.Figure([*traces, *points(one, start, first, look)], layout)
@@ -173,23 +173,19 @@ def _place(
     layout[f"yaxis{suffix}"] = look.axis(
         domain=down, anchor=f"x{axis}", **ticks, **y_ends, **shared
     )
-    layout["annotations"].append(
-        {
-            "text": _mean(cell),
-            "font": {"size": 10, "color": look.ink},
-            "x": across[0],
-            "y": top,
-            "xref": "paper",
-            "yref": "paper",
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "showarrow": False,
-        }
-    )
+    layout["annotations"].append(_above(_mean(cell), across[0], top, "left", look))
+    if at[1] == 0:
+        layout["annotations"].append(_above(f"{cell['view'].item()} ", 0, top, "right", look))
+
+
+def _above(text: str, x: float, y: float, end: str, look: Theme) -> dict[str, Any]:
+    place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "showarrow": False}
+    font = {"size": 11, "color": look.ink}
+    return {"text": text, "font": font, "xanchor": end, "yanchor": "bottom"} | place
 
 
 def _mean(cell: xr.Dataset) -> str:
     first = cell.isel(place=0)
     twin = f" ({float(first['mean_cosine_twin']):.2f})" if "mean_cosine_twin" in first else ""
     layer = layer_name(int(cell["layer"]))
-    return f"{first['view'].item()} {layer}: {float(first['mean_cosine']):.2f}{twin}"
+    return f"{layer}: {float(first['mean_cosine']):.2f}{twin}"

@@ -16,7 +16,7 @@ from workbench.figures import Theme, layer_name, markup, shorten, visible
 __all__ = ["controls", "frames", "points", "sides"]
 
 SAID = (
-    "All tokens in three directions common to all layers, from two sides. Filled: towards the reader; "
+    "{view} states in three directions common to all layers, from two sides. Filled: towards the reader; "
     "hollow: away.<br><sub>Colour: the place in the order. On the circle all of a token's direction is "
     "shown, at its centre none.</sub>"
 )
@@ -30,9 +30,9 @@ COLOURS = "Turbo"
 REST = 800  # milliseconds at a layer
 
 
-def sides(first: int, room: tuple[int, int], look: Theme) -> dict[str, Any]:
-    """Axes and outlines of both views; their axes are numbered from `first`."""
-    found: dict[str, Any] = {"shapes": [], "annotations": [_heading(room, look)]}
+def sides(first: int, view: str, room: tuple[int, int], look: Theme) -> dict[str, Any]:
+    """Axes and outlines of both sides; their axes are numbered from `first`."""
+    found: dict[str, Any] = {"shapes": [], "annotations": [_heading(view, room, look)]}
     for number, (across, up, _) in enumerate(SIDES):
         axis, left = first + number, (10 + number * (DISC + APART)) / room[0]
         width = DISC / room[0]
@@ -49,11 +49,11 @@ def sides(first: int, room: tuple[int, int], look: Theme) -> dict[str, Any]:
     return found
 
 
-def _heading(room: tuple[int, int], look: Theme) -> dict[str, Any]:
+def _heading(view: str, room: tuple[int, int], look: Theme) -> dict[str, Any]:
     place = {"x": 0, "y": (FLOOR + DISC + 8) / room[1], "xref": "paper", "yref": "paper"}
     font = {"size": 13, "color": look.ink}
     anchors = {"xanchor": "left", "yanchor": "bottom", "align": "left", "showarrow": False}
-    return {"text": SAID, "font": font} | place | anchors
+    return {"text": SAID.format(view=view.capitalize()), "font": font} | place | anchors
 
 
 def _outline(axis: int, look: Theme) -> dict[str, Any]:
@@ -177,13 +177,17 @@ def controls(
 
 
 def _choice(views: list[str], traces: int) -> list[dict[str, Any]]:
-    """A button a view, which shows its points and hides the others'."""
+    """A button a view, which shows its points and hides the others'; the heading says which it is."""
     moved = [traces + number for number in range(len(views) * len(SIDES))]
     return [
         {
             "label": view,
-            "method": "restyle",
-            "args": [{"visible": [other == view for other in views for _ in SIDES]}, moved],
+            "method": "update",
+            "args": [
+                {"visible": [other == view for other in views for _ in SIDES]},
+                {"annotations[0].text": SAID.format(view=view.capitalize())},
+                moved,
+            ],
         }
         for view in views
     ]

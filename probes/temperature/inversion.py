@@ -9,6 +9,7 @@ __all__ = ["effective_beta", "entropy", "entropy_slope", "log_softmax"]
 
 DOUBLINGS = 60  # of the upper end: beta up to about 1e18 / spread of the scores
 TIE = 64 * torch.finfo(torch.float64).eps  # of a score that is a product of some hundred numbers
+CLOSE, ROUNDING = 1e-15, 4  # of a bracket, and of entropies
 STEPS = 100  # bisection alone, from any bracket, is down to rounding after fewer
 
 
@@ -61,25 +62,27 @@ def effective_beta(scores: Tensor, entropies: Tensor, seen: Tensor) -> Tensor:
     shifted = shifted.masked_fill(tied, 0)
     ties = tied.sum(-1).double().log()
     most = seen.sum(-1).double().log()
-    found = _root(shifted, entropies, seen)
-    found = torch.where(entropies >= most, 0.0, found)
-    return torch.where(entropies > ties, found, torch.nan)
+    there = (entropies < most) & (entropies > ties)
+    middle = (most + ties) / 2  # where no root is looked for, one that is found at once
+    found = _root(shifted, torch.where(there, entropies, middle), seen)
+    found = torch.where(there, found, torch.nan)
+    return torch.where(entropies >= most, 0.0, found)
 
 
 def _root(scores: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
     """Safeguarded Newton from the upper end of a bracket that holds the root, where there is one."""
     high = _upper_end(scores, wanted, seen)
     low, beta = torch.zeros_like(high), high / 2
+    exact = ROUNDING * torch.finfo(beta.dtype).eps * (1 + wanted.abs())
     for _ in range(STEPS):
         excess = entropy(scores, beta, seen) - wanted
         low, high = torch.where(excess > 0, beta, low), torch.where(excess > 0, high, beta)
         step = beta - excess / entropy_slope(scores, beta, seen)
-        inside = (step > low) & (step < high)
-        new = torch.where(inside, step, (low + high) / 2)
-        moved = (new - beta).abs() > 4 * torch.finfo(beta.dtype).eps * beta
-        beta = new
-        if not (moved & wanted.isfinite()).any():
+        new = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        going = (excess.abs() > exact) & (high - low > CLOSE * high)
+        if not going.any():
             break
+        beta = torch.where(going, new, beta)
     return beta
 
 
