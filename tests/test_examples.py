@@ -222,7 +222,10 @@ def test_attention_sharpens_and_tokens_part(
     monkeypatch.chdir(tmp_path)  # it saves files
     runpy.run_path(str(EXAMPLES / "attention_entropy.py"), run_name="__main__")
     printed = capsys.readouterr().out
-    line = r"layer \d: entropy (\d+)% of ln n, slope ([\d.-]+) \(([\d.-]+) to ([\d.-]+)\), untrained twin ([\d.]+)"
+    number = r"([\d.-]+)"
+    line = (
+        rf"entropy (\d+)% of ln n, slope {number} \({number} to {number}\), untrained twin {number}"
+    )
     found = [tuple(map(float, one)) for one in re.findall(line, printed)]
     assert len(found) == 6
     for share, _, _, high, twin in found:

@@ -121,10 +121,13 @@ def _heat(cell: xr.Dataset, number: int, look: Theme) -> go.Heatmap:
     n, labels, layer = cell.sizes["place"], _labels(cell), int(cell["layer"])
     scale = Scale("cosine", "1", "signed", -1, 1)
     bar = {"len": SIDE + 30, "lenmode": "pixels", "y": 1, "yanchor": "top"}
+    clicks = {}
+    if n <= MOST_LABELS:  # with more, tokens are clicked at in the sphere: a page has to load this
+        clicks["customdata"] = [[f"{layer} {at}"] * n for at in cell["position"].values.tolist()]
     return go.Heatmap(
-        z=cell["cosine"].transpose("place", "other").values,
-        x=list(range(n)),
-        y=list(range(n)),
+        z=cell["cosine"].transpose("place", "other").values.astype("float32"),
+        x=labels,
+        y=labels,
         xaxis=f"x{number + 1}",
         yaxis=f"y{number + 1}",
         zmin=scale.low,
@@ -132,10 +135,9 @@ def _heat(cell: xr.Dataset, number: int, look: Theme) -> go.Heatmap:
         colorscale=scale.colours(look),
         showscale=number == 0,
         colorbar=colour_bar(scale, look) | bar,
-        customdata=[[f"{layer} {position}"] * n for position in cell["position"].values.tolist()],
-        hovertext=[[f"{a}<br>{b}" for b in labels] for a in labels],
-        hovertemplate=f"{cell['view'].item()}, layer {layer_name(layer)}<br>%{{hovertext}}<br>"
+        hovertemplate=f"{cell['view'].item()}, layer {layer_name(layer)}<br>%{{y}}<br>%{{x}}<br>"
         "cosine %{z:.3f}<extra></extra>",
+        **clicks,
     )
 
 
@@ -153,23 +155,21 @@ def _place(
     top = 1 - at[0] * (SIDE + HEADING) / room[1]
     across, down = [left, left + SIDE / room[0]], [top - SIDE / room[1], top]
     suffix = str(axis) if axis > 1 else ""
-    n, labels = cell.sizes["place"], _labels(cell)
+    n = cell.sizes["place"]
     named = at[1] == 0 and n <= MOST_LABELS
     marked = int(cell["layer"]) == start
-    ticks: dict[str, Any] = {
-        "tickvals": list(range(n)) if named else [],
-        "ticktext": labels if named else [],
-        "tickfont": {"size": 8},
-    }
+    ticks: dict[str, Any] = {"showticklabels": named, "tickfont": {"size": 8}, "nticks": n}
     shared: dict[str, Any] = {
         "mirror": True,
         "showline": True,
         "linecolor": look.accent if marked else look.rule,
         "linewidth": 2 if marked else 1,
     }
-    x_ends: dict[str, Any] = {"range": [-0.5, n - 0.5], "showticklabels": False}
-    y_ends: dict[str, Any] = {"range": [n - 0.5, -0.5]}
-    layout[f"xaxis{suffix}"] = look.axis(domain=across, anchor=f"y{axis}", **x_ends, **shared)
+    x_ends: dict[str, Any] = {"type": "category", "range": [-0.5, n - 0.5]}
+    y_ends: dict[str, Any] = {"type": "category", "range": [n - 0.5, -0.5]}
+    layout[f"xaxis{suffix}"] = look.axis(
+        domain=across, anchor=f"y{axis}", showticklabels=False, **x_ends, **shared
+    )
     layout[f"yaxis{suffix}"] = look.axis(
         domain=down, anchor=f"x{axis}", **ticks, **y_ends, **shared
     )

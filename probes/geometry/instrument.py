@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenGeometry"]
 
-MOST_TOKENS = 192  # pairs at every layer: more cannot be told apart in a picture, either
+MOST_TOKENS = 128  # pairs at every layer: more cannot be told apart in a picture, either
 AXES = ("first", "second", "third")
 
 
@@ -63,7 +63,7 @@ class TokenGeometry(Reading):
         centred: whether to show the centred view, too; a store has none.
         corpus: a prompt file whose mean is taken off, of at least 1,000 tokens; bundled sentences
             where empty.
-        positions: the tokens: "all", "last", indices, a slice, or a role; at most 192 a prompt.
+        positions: the tokens: "all", "last", indices, a slice, or a role; at most 128 a prompt.
         twin: whether to read the untrained twin, which costs a second pass; left out of stores and
             of models above 1 B parameters.
         seed: of the twin.

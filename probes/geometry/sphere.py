@@ -170,9 +170,7 @@ def controls(
             "y": (FLOOR + DISC + 12) / room[1],
             "yanchor": "bottom",
         }
-        menus.append(
-            {**shared, "buttons": _choice(views, traces), "active": len(views) - 1, **place}
-        )
+        menus.append({"buttons": _choice(views, traces), "showactive": False, **shared, **place})
     return {"sliders": [slider | low | plain], "updatemenus": menus}
 
 

@@ -118,7 +118,8 @@ def _heat(data: xr.Dataset, look: Theme) -> go.Heatmap:
         zmin=SHARE.low,
         zmax=SHARE.high,
         colorscale=SHARE.colours(look),
-        colorbar=colour_bar(SHARE, look) | {"x": LEFT[1] + 0.01, "xanchor": "left"},
+        colorbar=colour_bar(SHARE, look)
+        | {"x": LEFT[1] + 0.01, "xanchor": "left", "title": {"text": "H / ln n", "side": "top"}},
         customdata=[
             [[str(layer), h] for h in row] for layer, row in zip(layers, entropies, strict=True)
         ],

@@ -35,9 +35,17 @@ def section(rows: pl.LazyFrame) -> Section:
         _plot(rows, "Growth of entropy with visible keys", "dH / d ln n", GROWTH),
     ]
     listings = [
-        _listing(rows, "entropy_share", "Heads of least entropy (share of ln n)", descending=False),
-        _listing(rows, "sink", "Heads with most weight on the first token", descending=True),
-        _listing(rows, "growth", "Heads whose entropy grows least with context", descending=False),
+        _listing(rows, "entropy", "Heads of least entropy", beside="entropy_uniform"),
+        _listing(
+            rows,
+            "sink",
+            "Heads with most weight on the first token",
+            beside="sink_uniform",
+            descending=True,
+        ),
+        _listing(
+            rows, "growth", "Heads whose entropy grows least with context", beside="growth_twin"
+        ),
     ]
     return Section(
         headlines=_headlines(rows),
@@ -92,10 +100,16 @@ def _plot(rows: pl.LazyFrame, title: str, label: str, names: dict[str, str]) -> 
     )
 
 
-def _listing(rows: pl.LazyFrame, column: str, title: str, *, descending: bool) -> Listing:
-    table = means(rows, column, ["layer", "head"]).sort("value", descending=descending)
-    return Listing(
-        title,
-        f"Mean over prompts of {column.replace('_', ' ')}, with its 95% interval.",
-        table.head(HEADS).rename({"value": column, "n": "prompts"}),
-    )
+def _listing(
+    rows: pl.LazyFrame, column: str, title: str, *, beside: str = "", descending: bool = False
+) -> Listing:
+    by = ["layer", "head"]
+    table = means(rows, column, by)
+    said = f"Mean over prompts of {column.replace('_', ' ')}, with its 95% interval"
+    if beside:
+        control = means(rows.filter(pl.col(column).is_not_null()), beside, by)
+        control = control.select(*by, pl.col("value").alias(beside))
+        table = table.join(control, on=by, how="left", maintain_order="left")
+        said += f", and of its control {beside.replace('_', ' ')} over the same prompts"
+    ordered = table.sort("value", *by, descending=[descending, False, False])
+    return Listing(title, f"{said}.", ordered.head(HEADS).rename({"value": column, "n": "prompts"}))
