@@ -21,6 +21,7 @@ SAID = (
     "shown, at its centre none.</sub>"
 )
 SIDES = ((0, 1, 2), (2, 1, 0))  # across, up, towards the reader
+ENDS = ((-1.08, 1.08), (1.08, -1.08))  # seen along the first, the third runs to the left: no mirror
 NAMES = ("first direction", "second direction", "third direction")
 DISC = 350  # pixels
 APART = 110
@@ -38,11 +39,9 @@ def sides(first: int, view: str, room: tuple[int, int], look: Theme) -> dict[str
         width = DISC / room[0]
         down = [FLOOR / room[1], (FLOOR + DISC) / room[1]]
         found[f"xaxis{axis}"] = look.axis(
-            NAMES[across], domain=[left, left + width], anchor=f"y{axis}", range=[-1.08, 1.08]
+            NAMES[across], domain=[left, left + width], anchor=f"y{axis}", range=ENDS[number]
         )
-        found[f"yaxis{axis}"] = look.axis(
-            NAMES[up], domain=down, anchor=f"x{axis}", range=[-1.08, 1.08]
-        )
+        found[f"yaxis{axis}"] = look.axis(NAMES[up], domain=down, anchor=f"x{axis}", range=ENDS[0])
         for name in (f"xaxis{axis}", f"yaxis{axis}"):
             found[name] |= {"zeroline": True, "zerolinecolor": look.rule, "dtick": 0.5}
         found["shapes"].append(_outline(axis, look))
