@@ -4,15 +4,18 @@ from probes.ablation.instrument import Ablate
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
+from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
 from probes.particles.instrument import Particles
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
+from probes.temperature.instrument import AttentionEntropy
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
     "Ablate",
+    "AttentionEntropy",
     "AttributionPatch",
     "CausalTrace",
     "EdgeAttribution",
@@ -22,4 +25,5 @@ __all__ = [
     "PathPatch",
     "SpanTrace",
     "SparseProbe",
+    "TokenGeometry",
 ]

@@ -232,3 +232,25 @@ def test_particles_are_held_against_their_controls(
         r"^Mean cosine, centred: .*below all draws of untrained twins at", printed, re.M
     )
     assert (tmp_path / "particles.html").is_file()
+
+
+def test_attention_sharpens_and_tokens_part(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves files
+    runpy.run_path(str(EXAMPLES / "attention_entropy.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    number = r"([\d.-]+)"
+    line = (
+        rf"entropy (\d+)% of ln n, slope {number} \({number} to {number}\), untrained twin {number}"
+    )
+    found = [tuple(map(float, one)) for one in re.findall(line, printed)]
+    assert len(found) == 6
+    for share, _, _, high, twin in found:
+        assert share < 80
+        assert high < twin  # every layer is further from uniform than random weights
+    states = re.findall(r"raw ([\d.-]+), centred ([\d.-]+); untrained twin ([\d.-]+)", printed)
+    raw, _, twin_raw = zip(*(map(float, one) for one in states), strict=True)
+    assert raw[1] > raw[-1] + 0.5  # Atlas parts its tokens again ...
+    assert list(twin_raw) == sorted(twin_raw)  # ... which random weights alone never do
+    assert "addFrames" in (tmp_path / "token_geometry.html").read_text(encoding="utf-8")

@@ -77,6 +77,7 @@ def test_public_names() -> None:
     ]
     assert probes.__all__ == [
         "Ablate",
+        "AttentionEntropy",
         "AttributionPatch",
         "CausalTrace",
         "EdgeAttribution",
@@ -86,6 +87,7 @@ def test_public_names() -> None:
         "PathPatch",
         "SpanTrace",
         "SparseProbe",
+        "TokenGeometry",
     ]
     relied_on = {
         "load",

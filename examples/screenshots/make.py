@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -23,8 +24,9 @@ from lenses import (
     NeuronView,
     counterfactuals,
 )
-from probes import Ablate, CausalTrace, Particles, Patch, PathPatch
+from probes import Ablate, AttentionEntropy, CausalTrace, Particles, Patch, PathPatch, TokenGeometry
 from workbench.atlas import prompts_path
+from workbench.atlas.corpus import sentences
 from workbench.instrument import Instrument
 from workbench.jobs import Desk, ModelSpec, Request
 
@@ -88,6 +90,17 @@ def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
             ("path_patch_light", "path_patch", (1500, 1080), ""),
             ("ablate_light", "ablate", (1500, 1060), ""),
         ],
+    )
+    passage = wb.Prompt("\n".join(one.text for one in islice(sentences(2027), 5)))
+    yield (
+        [passage],
+        [LogitLens(), AttentionEntropy()],
+        [("attention_entropy_light", "attention_entropy", (1500, 1050), "&layer=2")],
+    )
+    yield (
+        [EIFFEL],
+        [LogitLens(), TokenGeometry()],
+        [("token_geometry_light", "token_geometry", (1500, 1480), "&layer=4")],
     )
     edits = list(counterfactuals(wb.PromptSet.read(prompts_path("facts")), prompts=8))
     yield edits, [LogitLens(), EditEffect()], [("edit_light", "edit", (1500, 1200), "")]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.batch import Batch, DecoderBatch, Places
+from workbench.models.visible import visible_keys
 
 __all__ = ["KINDS", "Keys"]
 
@@ -67,12 +68,8 @@ class Keys:
     @property
     def visible(self) -> Tensor:
         """[N, keys] whether the mask lets a place see a key."""
-        seen = self.ids >= 0
-        if self.causal:
-            seen &= self.behind >= 0
-        if self.window is not None:
-            seen &= self.behind < self.window
-        return seen
+        there = self.ids >= 0
+        return visible_keys(there, self.position, causal=self.causal, window=self.window)
 
     def kinds(self) -> Mapping[str, Tensor]:
         """[N, keys] whether a visible key is of each of `KINDS`; of cross attention, sinks alone."""

@@ -55,7 +55,7 @@ def save_figure(
     """
     path = Path(path)
     if path.suffix == ".html":
-        figure.write_html(path, include_plotlyjs=True, config=graph_config())
+        figure.write_html(path, include_plotlyjs=True, config=graph_config(), auto_play=False)
     elif path.suffix in _PICTURES:
         path.write_bytes(_picture(figure, path.suffix, width_mm, font_pt))
     else:
