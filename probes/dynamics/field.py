@@ -40,7 +40,9 @@ class Differential:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """Velocities dx_i/dt of tokens x [..., n, d]; with u = x / ||x|| and s_ij = <Q u_i, K u_j>:
+    """Velocities dx_i/dt of tokens x [..., n, d].
+
+    With u = x / ||x|| and s_ij = <Q u_i, K u_j>:
 
     - kernel "sa":  A_i = sum_j softmax_j(beta s_ij) V u_j
     - kernel "usa": A_i = 1/n sum_j exp(beta (s_ij - 1)) V u_j: *time is in units of exp(-beta)*, since
@@ -149,7 +151,7 @@ class Field:
         return self._softmax(wide * q, k, v) if self.kernel == "sa" else self._exp(wide, q, k, v)
 
     def _mean(self, v: Tensor) -> Tensor:
-        """beta = 0: every visible token weighs the same, so that sums are enough, O(n)."""
+        """Without beta every visible token weighs the same, so that sums are enough, O(n)."""
         seen = v.new_ones(v.shape[:-1]) if self.mask is None else self.mask.to(v.dtype)
         if self.causal:
             return v.cumsum(-2) / seen.cumsum(-1).clamp_min(1)[..., None]

@@ -30,8 +30,8 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
     warmth = 1 / found.betas
     heat = go.Heatmap(
         x=warmth.tolist(),
-        y=found.times.tolist(),
-        z=found.seen["mean_cosine"].mean(-1).tolist(),
+        y=found.times[1:].tolist(),
+        z=found.seen["mean_cosine"][1:].mean(-1).tolist(),
         colorscale=list(look.hues["blue"]),
         zmin=0,
         zmax=1,
@@ -59,7 +59,9 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
             f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
         ),
         xaxis=look.axis("temperature 1/beta (log)", type="log"),
-        yaxis=look.axis(f"depth t{unit}", range=[0, float(found.times[-1])]),
+        yaxis=look.axis(
+            f"depth t{unit} (log)", type="log", range=np.log10(found.times[[1, -1]]).tolist()
+        ),
         legend=_legend(),
         margin=MARGIN | {"t": 92},
         height=480,

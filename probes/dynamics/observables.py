@@ -11,7 +11,10 @@ __all__ = ["clusters", "energy", "mean_cosine", "order_parameter"]
 
 
 def order_parameter(x: Tensor) -> Tensor:
-    """The length of the mean, r = ||sum_i u_i|| / n of tokens [..., n, d], 0 to 1; about 1/sqrt(n) for random directions."""
+    """The length of the mean direction, r = ||sum_i u_i|| / n of tokens [..., n, d], 0 to 1.
+
+    About 1/sqrt(n) for random directions.
+    """
     r: Tensor = unit(x).mean(-2).norm(dim=-1)
     return r
 
