@@ -214,3 +214,18 @@ def test_sparse_probes_stand_above_their_controls(
         assert float(line.split(")")[1].split()[0]) <= 0.05, line
     assert float(lines[0].split()[3]) > 0.9  # one neuron for the language relation
     assert (tmp_path / "sparse_probing.html").is_file()
+
+
+def test_particles_meet_by_the_closed_form_and_atlas_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "dynamics.py"))["main"](12)
+    printed = capsys.readouterr().out
+    pairs = re.findall(r"beta [\d.]+: +([\d.]+) +([\d.]+)", printed)
+    assert len(pairs) == 4
+    for simulated, closed in pairs:
+        assert float(simulated) == pytest.approx(float(closed), rel=0.15)
+    assert "The theory does not fit" in printed
+    assert "the mean cosine falls" in printed
+    assert (tmp_path / "crossover.html").is_file()

@@ -116,13 +116,15 @@ class _Experiment:
 
     def __post_init__(self) -> None:
         for name, least in (("tokens", 2), ("d", 2), ("seeds", 1)):
-            if getattr(self, name) < least:
-                raise SettingError(f"{name} is {getattr(self, name)}: expected at least {least}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise SettingError(f"{name} is {value}: expected a whole number, at least {least}")
         for name in ("time", "step"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingError(f"{name} is {getattr(self, name)}: expected more than 0")
-        betas = self.inverse_temperatures
-        if not len(betas) or not (np.isfinite(betas).all() and (betas > 0).all()):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise SettingError(f"{name} is {value}: expected a number above 0")
+        betas = self.betas if isinstance(self.betas, tuple) else (self.betas,)
+        if not betas or not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
             raise SettingError(f"betas is {self.betas}: expected numbers above 0")
         self._field(torch.ones(1))  # refuses kernel and norm
 

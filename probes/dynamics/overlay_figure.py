@@ -46,7 +46,7 @@ def figure(found: Overlay, theme: str = "light") -> go.Figure:
         for (name, values, dash), colour in zip(curves, look.series, strict=False)
     ]
     layout = look.layout(
-        title={"text": _words(found), "font": {"size": 13}, "x": 0.02, "y": 0.98, "yanchor": "top"},
+        title={"text": _words(found), "font": {"size": 13}, "x": 0.02, "y": 0.96, "yanchor": "top"},
         xaxis=look.axis("layer", **layer_ticks(np.asarray(layers).tolist()), showgrid=True),
         yaxis=look.axis("mean cosine", showgrid=True),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
