@@ -58,9 +58,12 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
         title=_title(
             f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
         ),
-        xaxis=look.axis("temperature 1/beta (log)", type="log"),
+        xaxis=look.axis("temperature 1/beta (log)", type="log", dtick="D2"),
         yaxis=look.axis(
-            f"depth t{unit} (log)", type="log", range=np.log10(found.times[[1, -1]]).tolist()
+            f"depth t{unit} (log)",
+            type="log",
+            dtick="D2",
+            range=np.log10(found.times[[1, -1]]).tolist(),
         ),
         legend=_legend(),
         margin=MARGIN | {"t": 92},

@@ -59,9 +59,11 @@ def advance(
         noise: on the sphere alone; half of a step's before its drift, half after it (Strang).
 
     Raises:
-        SettingError: an unknown method, no steps, or noise where it is not defined.
+        SettingError: an unknown method, no steps, noise where it is not defined, or a token without a
+            direction that a `Field`'s mask does not leave out.
     """
     _require(method, steps, sphere or noise is None)
+    require_tokens(x.detach(), getattr(law, "mask", None))
     back = unit if sphere else _same
     x = back(x if x.dtype in (torch.float32, torch.float64) else x.float())
     h = time / steps

@@ -9,14 +9,13 @@ and the untrained twin's own curves (none). "Does not fit" is an answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from probes.dynamics.clock import moved
 from probes.dynamics.field import Kernel
-from probes.dynamics.theory import equiangular_rate
 from workbench.errors import SettingError
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ BETAS: Floats = np.concatenate([[0.0], np.geomspace(0.05, 20, 48)])
 STEPS: Floats = np.concatenate([[0.0], np.geomspace(1e-3, 10, 96)])
 FOLDS, DRAWS = 5, 1000
 ENDS = (0.025, 0.975)
-GRID = 2001  # points of gamma at which the time to get there is kept
 CLEAR = 1e-3  # a fall of the mean cosine below this says nothing
 
 
@@ -192,38 +190,10 @@ def _cut(found: Floats, held: str) -> int:
     return layers - max(1, layers // 3)
 
 
-@lru_cache(maxsize=256)
-def _clock(beta: float, tokens: int, kernel: Kernel) -> tuple[Floats, Floats]:
-    """The cosines of a grid and the time at which an equiangular start passes each.
-
-    The law does not depend on time, so that one curve serves every start. The grid is even in
-    log((gamma - least) / (1 - gamma)), in which the law is smooth and never ends.
-    """
-    least = -1 / (tokens - 1)
-    place = np.linspace(-14, 14, GRID)
-    share = 1 / (1 + np.exp(-place))
-    gamma = least + (1 - least) * share
-    # d gamma = (1 - least) share (1 - share) d place
-    pace = (1 - least) * share * (1 - share) / equiangular_rate(gamma, beta, tokens, kernel)
-    middle = (pace[1:] + pace[:-1]) / 2 * np.diff(place)
-    return gamma, np.concatenate([[0.0], np.cumsum(middle)])
-
-
-def _moved(first: Floats, beta: float, times: Floats, tokens: int, kernel: Kernel) -> Floats:
-    """[prompts, times...] cosines after times from each first one; outside of the grid they stay."""
-    gamma, clock = _clock(beta, tokens, kernel)
-    start = np.interp(first, gamma, clock)
-    after = np.interp(start.reshape(-1, *[1] * times.ndim) + times, clock, gamma)
-    # A start at the very ends rests there.
-    outside = (first <= gamma[0]) | (first >= gamma[-1])
-    after[outside] = first[outside].reshape(-1, *[1] * times.ndim)
-    return np.asarray(after, np.float64)
-
-
 def _grid(first: Floats, cut: int, tokens: int, kernel: Kernel) -> Floats:
     """[prompts, betas, steps, layers 1..cut] the theory's cosines."""
     times = STEPS[:, None] * np.arange(1.0, cut + 1)
-    return np.stack([_moved(first, float(b), times, tokens, kernel) for b in BETAS], 1)
+    return np.stack([moved(first, float(b), times, tokens, kernel) for b in BETAS], 1)
 
 
 def _squares(grid: Floats, found: Floats) -> Floats:
@@ -239,7 +209,7 @@ def _best(total: Floats) -> tuple[float, float]:
 def _curves(
     first: Floats, best: tuple[float, float], states: int, tokens: int, kernel: Kernel
 ) -> Floats:
-    return _moved(
+    return moved(
         first, best[0], np.float64(best[1]) * np.arange(states, dtype=np.float64), tokens, kernel
     )
 

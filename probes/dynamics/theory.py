@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "HEMISPHERE_RATE",
     "KAPPA_C",
     "crossover",
     "equiangular",
     "equiangular_rate",
     "growth",
-    "hemisphere_rate",
     "lorentzian_order",
     "merging_time",
     "most_unstable",
@@ -35,6 +35,12 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+
+HEMISPHERE_RATE = 1.0
+"""Rate at which tokens of one half sphere meet at last, ||x_i - x*|| ~ e^{-t}, for both kernels.
+
+For "usa" that is e^beta in the papers' units of time, of which `Field` takes exp(-beta).
+"""
 
 KAPPA_C = 2.0
 """Coupling over temperature at which noisy beta = 0 dynamics on the circle orders (mean field)."""
@@ -105,15 +111,6 @@ def most_unstable(beta: float) -> int:
     """The mode argmax_k k^2 I_k(beta): about how many clusters a near-uniform circle first makes."""
     k = np.arange(1, int(4 * np.sqrt(beta)) + 10)
     return int(k[np.argmax(growth(k, beta))])
-
-
-def hemisphere_rate(beta: float, kernel: Kernel = "sa") -> float:
-    """Rate at which tokens of one half sphere meet at last, ||x_i - x*|| ~ e^{-rate t}: 1 for both.
-
-    For "usa" that is e^beta in the papers' units of time, of which `Field` takes exp(-beta).
-    """
-    del beta, kernel
-    return 1.0
 
 
 def two_tokens(angle: ArrayLike, t: ArrayLike) -> Floats:

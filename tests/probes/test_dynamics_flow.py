@@ -109,7 +109,7 @@ def test_tokens_of_a_half_sphere_meet_at_rate_1(kernel: Kernel) -> None:
     found = record(law, x, [0.0, 14.0, 15.0], spread, longest=0.02, method="rk4")
     # What is left of the quadratic terms is e^{-28}, RK4's error of the rate 0.02^4 / 120.
     slope = float((found[2] / found[1]).log())
-    assert slope == pytest.approx(-theory.hemisphere_rate(1.0, kernel), abs=1e-5)
+    assert slope == pytest.approx(-theory.HEMISPHERE_RATE, abs=1e-5)
 
 
 def test_causal_tokens_follow_the_first() -> None:
@@ -211,13 +211,13 @@ def test_noise_orders_the_circle_only_below_a_temperature() -> None:
         noise = Noise(1 / kappa, seed=3)
         x = on_circle(
             0.5
-            * torch.randn(10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            * torch.randn(6_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         )
         times = [0.0, *torch.linspace(6, 36, 31).tolist()]
         found = record(Field(beta=0), x, times, order_parameter, longest=0.1, noise=noise)
         return float(found[1:].mean())
 
-    # A single reading scatters by about 0.5/sqrt(10,000); 31 of them, about two times apart, by a fifth.
+    # A single reading scatters by about 0.5/sqrt(6,000); 31 of them, about two times apart, by a fifth.
     assert seen(4.0) == pytest.approx(theory.noisy_order(4.0), abs=0.004)
     assert seen(1.0) < 0.02  # sqrt(pi / (4 n)) without coupling, twice the variance at kappa = 1
 
@@ -230,7 +230,7 @@ def test_noise_alone_is_brownian_motion_on_the_sphere() -> None:
 
 
 def test_lorentzian_frequencies_leave_the_known_order() -> None:
-    n, width, coupling = 4000, 0.25, 1.0
+    n, width, coupling = 2000, 0.25, 1.0
     levels = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     frequencies = width * torch.tan(math.pi * (levels - 0.5))
     eye = torch.eye(2, dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_fixed_points_with_their_spectra() -> None:
     assert met.unstable == 0
     real = met.spectrum.real.sort().values
     wanted = torch.tensor([-1.0] * ((n - 1) * (d - 1)) + [0.0] * (d - 1), dtype=torch.float64)
-    assert (real - wanted).abs().max() < 1e-6  # defective eigenvalues: rounding's square root
+    assert (real - wanted).abs().max() < 1e-12
     poles = on_circle(torch.tensor([0.1, -0.1, math.pi + 0.1, math.pi - 0.1], dtype=torch.float64))
     saddle = fixed_point(Field(beta=3.0), poles)
     assert saddle.residual < 1e-12
@@ -292,7 +292,7 @@ def test_a_split_step_is_off_by_the_bracket_and_strang_by_its_substeps() -> None
     off = lie_trotter(attention, mlp, x, h, "rk4") - advance(both, x, h, 1, method="rk4")
     bracket = push(second, x, first(x))[1] - push(first, x, second(x))[1]
     wanted = h**2 / 2 * bracket
-    assert (off - wanted).norm() / wanted.norm() < 3e-3  # the next term, of relative size h
+    assert (off - wanted).norm() / wanted.norm() < 2e-3  # the next term: 1.86 h here
 
     def error(way: Callable[..., Tensor], steps: int, method: Method) -> float:
         y = x
@@ -326,5 +326,11 @@ def test_refusals() -> None:
         advance(Field(), x, 1.0, 4, sphere=False, noise=Noise(1.0))
     with pytest.raises(SettingError, match="rise from 0"):
         record(Field(), x, [1.0, 0.5], mean_cosine, longest=0.1)
+    x = scattered(3, 4)
+    x[1] = 0
+    with pytest.raises(SettingError, match="token 1 .* no direction"):
+        advance(Field(), x, 1.0, 4)
+    seen = torch.tensor([True, False, True])
+    assert advance(Field(mask=seen), x, 1.0, 4)[seen].isfinite().all()
     with pytest.raises(SettingError, match="expected more than 0"):
         coupling_schedule(Field(), Field(), 0)
