@@ -1,4 +1,4 @@
-"""The command line: `workbench run`, `compare`, `report`, `fit`, `app`, `jobs`, `doctor`."""
+"""The command line: `workbench run`, `compare`, `report`, `fit`, `simulate`, `app`, `jobs`, `doctor`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from app import options
+from app.simulate_command import simulate
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -335,6 +336,9 @@ def jobs(
 
     found = jobs_command.jobs(home) if cancel is None else jobs_command.cancel(home, cancel)
     typer.echo(jobs_command.as_json(found) if as_json else jobs_command.as_table(found))
+
+
+cli.command()(one_line_errors(simulate))
 
 
 if __name__ == "__main__":

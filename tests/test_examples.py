@@ -254,3 +254,18 @@ def test_attention_sharpens_and_tokens_part(
     assert raw[1] > raw[-1] + 0.5  # Atlas parts its tokens again ...
     assert list(twin_raw) == sorted(twin_raw)  # ... which random weights alone never do
     assert "addFrames" in (tmp_path / "token_geometry.html").read_text(encoding="utf-8")
+
+
+def test_particles_meet_by_the_closed_form_and_atlas_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "dynamics.py"))["main"](12)
+    printed = capsys.readouterr().out
+    pairs = re.findall(r"beta [\d.]+: +([\d.]+) +([\d.]+)", printed)
+    assert len(pairs) == 4
+    for simulated, closed in pairs:
+        assert float(simulated) == pytest.approx(float(closed), rel=0.15)
+    assert "The theory does not fit" in printed
+    assert "the mean cosine falls" in printed
+    assert (tmp_path / "crossover.html").is_file()

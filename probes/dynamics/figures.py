@@ -1,0 +1,175 @@
+"""Figures of the experiments: curves beside the closed form, a phase diagram, a staircase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from probes.dynamics import theory
+from probes.dynamics.experiments import PhaseDiagram, Run, Simulated
+from workbench.figures import Theme, themed
+
+__all__ = ["figure"]
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+MARGIN = {"l": 64, "r": 24, "t": 64, "b": 52}
+
+
+def figure(found: Simulated, theme: str = "light") -> go.Figure:
+    """The figure of what was simulated."""
+    look = themed(theme)
+    if isinstance(found.of, PhaseDiagram):
+        return phase(found, look)
+    return run(found, look) if isinstance(found.of, Run) else staircase(found, look)
+
+
+def phase(found: Simulated, look: Theme) -> go.Figure:
+    """Mean cosine (mean over seeds) by depth and temperature; the theory's curve, and where runs cross."""
+    warmth = 1 / found.betas
+    heat = go.Heatmap(
+        x=warmth.tolist(),
+        y=found.times[1:].tolist(),
+        z=found.seen["mean_cosine"][1:].mean(-1).tolist(),
+        colorscale=list(look.hues["blue"]),
+        zmin=0,
+        zmax=1,
+        colorbar={"title": {"text": "mean cosine"}, "thickness": 12},
+        hovertemplate="temperature %{x:.3g}, depth %{y:.3g}: %{z:.3f}<extra></extra>",
+    )
+    crossed = found.crossings()
+    dots = go.Scatter(
+        x=np.repeat(warmth, crossed.shape[1]).tolist(),
+        y=crossed.ravel().tolist(),
+        mode="markers",
+        name="simulated: mean cosine passes 1/2 (one a seed)",
+        marker={"color": look.ink, "size": 6, "symbol": "circle-open"},
+    )
+    curve = go.Scatter(
+        x=warmth.tolist(),
+        y=found.curves["crossover"].tolist(),
+        mode="lines",
+        name="theory: t*(beta) of an equiangular start of cosine 0",
+        line={"color": look.accent, "width": 2},
+    )
+    unit = "" if found.of.kernel == "sa" else ", in units of exp(-beta)"
+    layout = look.layout(
+        title=_title(
+            f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
+        ),
+        xaxis=look.axis("temperature 1/beta (log)", type="log", dtick="D2"),
+        yaxis=look.axis(
+            f"depth t{unit} (log)",
+            type="log",
+            dtick="D2",
+            range=np.log10(found.times[[1, -1]]).tolist(),
+        ),
+        legend=_legend(),
+        margin=MARGIN | {"t": 92},
+        height=480,
+    )
+    return go.Figure([heat, dots, curve], layout)
+
+
+def run(found: Simulated, look: Theme) -> go.Figure:
+    """Mean cosine against time, a line a seed; the closed form from the same mean cosine, dashed."""
+    assert isinstance(found.of, Run)
+    lines = []
+    for index, beta in enumerate(found.betas):
+        colour = look.series[index % len(look.series)]
+        cosines = found.seen["mean_cosine"][:, index]
+        lines += _seeds(found, cosines, f"beta = {beta:g}", colour)
+        if found.of.has_theory:
+            law = theory.equiangular(
+                float(cosines[0].mean()), found.times, float(beta), found.of.tokens, found.of.kernel
+            )
+            style = {"color": colour, "dash": "dash", "width": 3}
+            lines.append(_line(found, law, f"closed form, beta = {beta:g}", style))
+    layout = look.layout(
+        title=_title(f"{found.of.tokens} tokens in {found.of.d} dimensions, {_kind(found.of)}"),
+        xaxis=look.axis("time t", showgrid=True),
+        yaxis=look.axis("mean cosine", showgrid=True),
+        legend=_legend(),
+        margin=MARGIN | {"t": 110},
+        height=440,
+    )
+    return go.Figure(lines, layout)
+
+
+def staircase(found: Simulated, look: Theme) -> go.Figure:
+    """Energy, of 1 where all tokens are one, and the number of clusters, against log time."""
+    lines = []
+    for index, beta in enumerate(found.betas):
+        for row, name in enumerate(("energy", "clusters")):
+            colour = look.series[index % len(look.series)]
+            values = found.seen[name][:, index]
+            new = _seeds(found, values, f"beta = {beta:g}", colour, shape="hv" if row else "linear")
+            for line in new:
+                line.update(yaxis=f"y{row + 1}", showlegend=bool(line.showlegend and not row))
+            lines += new
+    unit = "" if found.of.kernel == "sa" else " in units of exp(-beta)"
+    layout = look.layout(
+        title=_title("Metastability: clusters wait, then meet; a dash a seed"),
+        xaxis=look.axis(f"time t{unit} (log)", type="log", showgrid=True, anchor="y2"),
+        yaxis=look.axis("energy / its maximum", domain=[0.54, 1], showgrid=True),
+        yaxis2=look.axis(
+            "clusters (cosine > 0.95)", domain=[0, 0.46], showgrid=True, rangemode="tozero"
+        ),
+        legend=_legend(),
+        margin=MARGIN | {"t": 80},
+        height=520,
+    )
+    return go.Figure(lines, layout)
+
+
+def _seeds(
+    found: Simulated, values: Any, name: str, colour: str, shape: str = "linear"
+) -> list[go.Scatter]:
+    """A line a seed, the first of them in the legend."""
+    return [
+        _line(
+            found,
+            values[:, seed],
+            name,
+            {"color": colour, "width": 1.5, "dash": DASHES[seed % len(DASHES)], "shape": shape},
+            legend=seed == 0,
+        )
+        for seed in range(values.shape[1])
+    ]
+
+
+def _line(
+    found: Simulated, values: Any, name: str, style: dict[str, Any], legend: bool = True
+) -> go.Scatter:
+    return go.Scatter(
+        x=found.times.tolist(),
+        y=values.tolist(),
+        mode="lines",
+        name=name,
+        line=style,
+        showlegend=legend,
+        hovertemplate="t = %{x:.3g}: %{y:.3g}<extra>" + name + "</extra>",
+    )
+
+
+def _kind(of: Run) -> str:
+    parts = [of.kernel, f"{of.norm}-LN", "causal" if of.causal else "full mask"]
+    return ", ".join(
+        parts + ([f"noise of temperature {of.temperature:g}"] if of.temperature else [])
+    )
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {
+        "text": text,
+        "font": {"size": 14},
+        "x": 0.02,
+        "xanchor": "left",
+        "y": 0.98,
+        "yanchor": "top",
+    }
+
+
+def _legend() -> dict[str, Any]:
+    return {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}

@@ -1,0 +1,90 @@
+"""The figure of an overlay: measured curves, the fitted theory, the untrained twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from probes.dynamics.overlay import Estimate, Overlay
+from workbench.figures import layer_ticks, themed
+
+__all__ = ["figure"]
+
+WRAP = 92  # characters of a line of the title
+
+
+def figure(found: Overlay, theme: str = "light") -> go.Figure:
+    """Means over prompts by layer; every measured prompt is a thin line behind."""
+    look = themed(theme)
+    layers = list(range(found.measured.shape[1]))
+    lines = [
+        go.Scatter(
+            x=layers,
+            y=prompt.tolist(),
+            mode="lines",
+            line={"color": look.series[0], "width": 0.7},
+            opacity=0.25,
+            showlegend=False,
+            hoverinfo="skip",
+        )
+        for prompt in found.measured
+    ]
+    curves = [("measured", found.measured, "solid"), ("theory, fitted", found.fitted, "dash")]
+    if found.twin is not None:
+        curves.append(("untrained twin", found.twin, "dot"))
+    lines += [
+        go.Scatter(
+            x=layers,
+            y=values.mean(0).tolist(),
+            name=f"{name}, mean of {len(values)} prompts",
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 2.5},
+            hovertemplate="layer %{x}: %{y:.3f}<extra>" + name + "</extra>",
+        )
+        for (name, values, dash), colour in zip(curves, look.series, strict=False)
+    ]
+    layout = look.layout(
+        title={"text": _words(found), "font": {"size": 13}, "x": 0.02, "y": 0.96, "yanchor": "top"},
+        xaxis=look.axis("layer", **layer_ticks(np.asarray(layers).tolist()), showgrid=True),
+        yaxis=look.axis("mean cosine", showgrid=True),
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 60, "r": 20, "t": 190, "b": 48},
+        height=520,
+        shapes=_held(found, look),
+    )
+    return go.Figure(lines, layout)
+
+
+def _held(found: Overlay, look: Any) -> list[dict[str, Any]]:
+    """Shade the layers that the fit did not see."""
+    if found.held != "late":
+        return []
+    ends = {"x0": found.cut + 0.5, "x1": found.measured.shape[1] - 0.5, "y0": 0, "y1": 1}
+    return [
+        {"type": "rect", "yref": "paper", "fillcolor": look.rule, "layer": "below", "line_width": 0}
+        | ends
+    ]
+
+
+def _words(found: Overlay) -> str:
+    errors = ", ".join(f"{name} {_shown(error)}" for name, error in found.errors.items())
+    what = "prompts" if found.held == "prompts" else f"layers after {found.cut} (shaded)"
+    parts = [
+        *_wrapped(found.verdict[0].upper() + found.verdict[1:]),
+        f"beta {_shown(found.beta)}, dt {_shown(found.dt)} a layer (95% over prompts)",
+        *_wrapped(f"RMS error on held-out {what}: {errors}"),
+    ]
+    return "<br>".join(parts)
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, WRAP)
+
+
+def _shown(one: Estimate) -> str:
+    ends = "" if one.low is None else f" ({one.low:.3g} to {one.high:.3g})"
+    return f"{one.value:.3g}{ends}"

@@ -1,0 +1,75 @@
+"""Runs, phase diagrams and staircases: what they see, their rows and figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probes.dynamics import theory
+from probes.dynamics.experiments import PhaseDiagram, Run, Staircase
+from workbench.errors import SettingError
+
+
+def test_a_phase_diagram_crosses_where_the_closed_form_does() -> None:
+    found = PhaseDiagram(betas=(0.5, 2.0, 4.0), tokens=16, d=4096, seeds=2, time=8.0)()
+    wanted = [theory.crossover(beta, 16) for beta in (0.5, 2.0, 4.0)]
+    assert found.curves["crossover"].tolist() == pytest.approx(wanted)
+    # Random starts of d = 4096 have cosines of 0.016, not of 0: a few per cent of the time.
+    assert np.abs(found.crossings() / np.array(wanted)[:, None] - 1).max() < 0.05
+    rows = found.rows()
+    assert len(rows) == 3 * 2 * 161
+    assert {key for row in rows for key in row} == {
+        "beta",
+        "seed",
+        "time",
+        "mean_cosine",
+        "order_parameter",
+        "energy",
+        "clusters",
+        "crossover",
+        "crossover_from_start",
+    }
+    heat, dots, curve = found.plot("dark").data
+    assert np.array(heat.z).shape == (160, 3)
+    assert len(dots.x) == 6
+    assert list(curve.y) == pytest.approx(wanted)
+
+
+def test_where_nothing_crosses_there_is_no_crossing() -> None:
+    found = PhaseDiagram(betas=(8.0,), tokens=16, d=64, seeds=1, time=1.0)()
+    assert np.isnan(found.crossings()).all()
+
+
+def test_a_staircase_climbs_as_clusters_meet() -> None:
+    found = Staircase(betas=(5.0,), tokens=16, seeds=2, time=300.0)()
+    energy, clusters = found.seen["energy"][:, 0], found.seen["clusters"][:, 0]
+    assert (np.diff(energy, axis=0) > -1e-9).all()  # rounding, at rest
+    assert (clusters[-1] < clusters[0]).all()
+    assert (energy <= 1 + 1e-12).all()
+    assert len(found.plot().data) == 4
+
+
+def test_a_run_has_the_closed_form_only_where_there_is_one() -> None:
+    plain = Run(betas=2.0, tokens=8, d=8, seeds=1, time=2.0)
+    assert len(plain().plot().data) == 2
+    for other in (
+        Run(betas=2.0, tokens=8, d=8, seeds=1, time=2.0, norm="pre"),
+        Run(betas=2.0, tokens=8, d=8, seeds=1, time=2.0, causal=True),
+        Run(betas=2.0, tokens=8, d=16, seeds=1, time=2.0, temperature=0.1),
+    ):
+        assert len(other().plot().data) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (PhaseDiagram, {"tokens": 1}, "tokens is 1: expected a whole number, at least 2"),
+        (PhaseDiagram, {"betas": (1.0, 0.0)}, "expected numbers above 0"),
+        (Staircase, {"time": -1.0}, "time is -1.0"),
+        (Run, {"kernel": "gauss"}, "expected one of sa, usa"),
+        (Run, {"temperature": 0.1, "norm": "pre"}, "noise is of tokens on the sphere"),
+    ],
+)
+def test_refusals(kind: type[Run], settings: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        kind(**settings)()  # type: ignore[arg-type]
