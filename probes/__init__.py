@@ -4,6 +4,7 @@ from probes.ablation.instrument import Ablate
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
+from probes.flow.instrument import LayerFlow
 from probes.interchange.instrument import Interchange
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
@@ -16,6 +17,7 @@ __all__ = [
     "CausalTrace",
     "EdgeAttribution",
     "Interchange",
+    "LayerFlow",
     "Patch",
     "PathPatch",
     "SpanTrace",

@@ -81,6 +81,7 @@ def test_public_names() -> None:
         "CausalTrace",
         "EdgeAttribution",
         "Interchange",
+        "LayerFlow",
         "Patch",
         "PathPatch",
         "SpanTrace",
