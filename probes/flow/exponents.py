@@ -17,7 +17,7 @@ Push = Callable[[int, Tensor, Tensor], Tensor]
 
 def tangent(directions: Tensor, states: Tensor) -> Tensor:
     """Directions without their part along each token's own state, P_u v = v - <u, v> u."""
-    unit = states / vector_norm(states, dim=-1, keepdim=True)
+    unit: Tensor = states / vector_norm(states, dim=-1, keepdim=True)
     return directions - (directions * unit).sum(-1, keepdim=True) * unit
 
 
@@ -72,8 +72,8 @@ def _carried(
     repeated = before.expand(len(directions), *before.shape).contiguous()
     if radial:
         return push(layer, repeated, directions)
-    lengths = (vector_norm(states, dim=-1, keepdim=True) for states in (before, after))
-    old, new = lengths
+    old: Tensor = vector_norm(before, dim=-1, keepdim=True)
+    new: Tensor = vector_norm(after, dim=-1, keepdim=True)
     return tangent(push(layer, repeated, directions * old), after) / new
 
 

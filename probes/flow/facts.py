@@ -40,7 +40,7 @@ def facts(
         (name, _said(here[key])) for key, name in NAMES.items() if key in here and _known(here[key])
     ]
     if "ode_defect" in here:
-        found += _by(here["ode_defect"], "substeps", "from {} steps' limit")
+        found += _by(here["ode_defect"], "substeps", "steps of 1/{} from the limit")
     if "stretch" in here:
         found += _by(here["stretch"], "exponent", "log stretch {}")
         found += _by(here["exponents"], "exponent", "exponent {}, all layers")

@@ -29,13 +29,13 @@ def pushed(function: Field, states: Tensor, direction: Tensor) -> Tensor:
     # Fused attention has no forward derivative; the plain one does.
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         try:
-            found = function(forward_ad.make_dual(states, direction))
+            found = function(forward_ad.make_dual(states, direction))  # type: ignore[no-untyped-call]
         except NotImplementedError as error:
             raise UnsupportedError(
                 "the model's blocks have an operation without a forward derivative, so no bracket and no "
                 f"exponents: leave bracket and lyapunov out of parts ({error})"
             ) from None
-        tangent = forward_ad.unpack_dual(found).tangent
+        tangent: Tensor | None = forward_ad.unpack_dual(found).tangent  # type: ignore[no-untyped-call]
     return torch.zeros_like(states) if tangent is None else tangent
 
 

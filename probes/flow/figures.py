@@ -6,13 +6,14 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from probes.flow.orders import LABELS
-from probes.flow.panels import panels
+from probes.flow.panels import SHORT, panels
 from probes.flow.rows import firsts
 from workbench.figures import layer_panels, markup, shorten, themed
 from workbench.figures.reading import chosen
 
 __all__ = ["figure", "heading"]
+
+LINE = 17  # pixels of a line of the heading
 
 
 def figure(
@@ -38,20 +39,19 @@ def figure(
         position=position,
     )
     said = heading(data, None if prompt is None else str(prompt))
-    margin = drawn.layout.margin.t + 18 * len(said)
+    room = LINE * len(said)
+    height = drawn.layout.height + room
+    title = {
+        "text": "<br>".join(said),
+        "x": 0.01,
+        "xanchor": "left",
+        "y": 1 - 18 / height,
+        "yref": "container",
+        "yanchor": "top",
+        "font": {"size": 12},
+    }
     return drawn.update_layout(
-        title={
-            "text": "<br>".join(said),
-            "x": 0.01,
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 8},
-            "font": {"size": 12},
-        },
-        margin={"t": margin},
-        height=drawn.layout.height + 18 * len(said),
+        title=title, height=height, margin={"t": drawn.layout.margin.t + room}
     )
 
 
@@ -59,32 +59,33 @@ def heading(data: xr.Dataset, prompt: str | None) -> list[str]:
     """What is drawn, and what has no layer: exponents, and losses with every block reordered."""
     tokens, prompts = data.sizes["place"], len(set(data["prompt"].values.tolist()))
     over = f"{prompts} prompts" if prompt is None else markup(shorten(prompt, 40))
-    said = [f"<b>Medians and quartiles over {tokens} tokens of {over}</b>"]
+    note = "A: attention, M: MLP" if "bracket" in data or "loss" in data else ""
+    said = [f"<b>Medians and quartiles over {tokens} tokens of {over}</b>  {note}"]
     if "exponents" in data:
-        said.append(f"Exponents, nat per layer: {_exponents(firsts(data))}")
+        means = firsts(data)["exponents"].mean("place")
+        said.append(f"Exponents of a random frame, nat per layer: {_exponents(means)}")
     if "loss_change" in data:
-        said.append(f"Δ loss with every block so, nat per token: {_losses(firsts(data))}")
+        said += _losses(firsts(data))
     return said
 
 
-def _exponents(prompts: xr.Dataset) -> str:
-    means = prompts["exponents"].mean("place")
-    said = [", ".join(f"{x:.3g}" for x in means.sel(view="model").values)]
-    if "random" in means["view"].values:
-        said.append("twin " + ", ".join(f"{x:.3g}" for x in means.sel(view="random").values))
-    return "; ".join(said)
-
-
-def _losses(prompts: xr.Dataset) -> str:
-    means = prompts["loss_change"].mean("place")
-    own = means.sel(view="model")
-    said = ", ".join(
-        f"{LABELS[order]} {float(own.sel(order=order)):+.3g}"
-        for order in own["order"].values.tolist()
+def _exponents(means: xr.DataArray) -> str:
+    names = {"model": "", "random": "twin "}
+    return "; ".join(
+        names[view] + ", ".join(f"{x:.3f}" for x in means.sel(view=view).values)
+        for view in means["view"].values.tolist()
     )
-    loss = prompts["loss"].mean("place")
-    after = f" (the model itself {float(loss.sel(view='model')):.3g}"
-    if "random" in loss["view"].values:
-        most = float(np.abs(means.sel(view="random")).max())
-        after += f"; twin {float(loss.sel(view='random')):.3g}, changed by at most {most:.2g}"
-    return f"{said}{after})"
+
+
+def _losses(prompts: xr.Dataset) -> list[str]:
+    """Mean loss of the model and of its twin, and the change with every block in each other order."""
+    found = []
+    for view in prompts["view"].values.tolist():
+        one = prompts.sel(view=view).mean("place")
+        said = ", ".join(
+            f"{SHORT[order]} {float(one['loss_change'].sel(order=order)):+.3g}"
+            for order in one["order"].values.tolist()
+        )
+        who = "Loss" if view == "model" else "Twin's loss"
+        found.append(f"{who} {float(one['loss']):.3g} nat per token; every block so: {said}")
+    return found

@@ -30,7 +30,7 @@ def loss(model: Model, states: Tensor, ids: Tensor) -> Tensor:
     wanted = ids.repeat(len(states) // len(ids), 1)[:, 1:]
     rows = max(1, TOKENS // ids.shape[1])
     found = []
-    for part, own in zip(states[:, :-1].split(rows), wanted.split(rows), strict=True):
+    for part, own in zip(torch.split(states[:, :-1], rows), torch.split(wanted, rows), strict=True):
         each = surprisal(model.readout(part.flatten(0, 1)), own.flatten()[:, None])
         found.append(each.view(own.shape).mean(1))
     return torch.cat(found)

@@ -107,7 +107,7 @@ def _integrated(flow: LayerFlow, group: Group, blocks: Blocks, pace: Pace) -> di
     for layer, before, after in group.layers:
         field = _field(blocks, layer)
         exact = torch.cat(
-            [integrate.integrated(field, row, flow.tolerance) for row in before.split(1)]
+            [integrate.integrated(field, row, flow.tolerance) for row in torch.split(before, 1)]
         )
         ends = torch.stack([after, integrate.euler(field, before, flow.limit)])
         found.append(vector_norm(ends - exact, dim=-1) / vector_norm(after - before, dim=-1))

@@ -11,16 +11,23 @@ from probes.flow.orders import LABELS
 from probes.flow.rows import firsts
 from workbench.figures.panels import Line, Lines, Panel
 
-__all__ = ["panels", "views"]
+__all__ = ["SHORT", "panels"]
 
 MOST = 3  # substeps, and exponents, that are drawn
 HALVES = ("strang_attention", "strang_mlp", "two_steps")
-SHORT = {**LABELS, "strang_attention": "½A M ½A", "strang_mlp": "½M A ½M (Macaron)"}
+SHORT = {
+    "attention_first": "A M",
+    "mlp_first": "M A",
+    "parallel": "A + M at once",
+    "strang_attention": "½A M ½A",
+    "strang_mlp": "½M A ½M (Macaron)",
+    "two_steps": LABELS["two_steps"],
+}
 
 Summary = Callable[[xr.DataArray], Line]
 
 
-def views(data: xr.Dataset) -> list[tuple[str, str, bool]]:
+def _views(data: xr.Dataset) -> list[tuple[str, str, bool]]:
     """View, what its lines' names begin with, and whether it is a control."""
     return [
         (v, "twin: " if v == "random" else "", v == "random") for v in data["view"].values.tolist()
@@ -43,12 +50,12 @@ def panels(data: xr.Dataset) -> list[Panel]:
         ),
     ]
     if "ode_defect" in data or "integrated_defect" in data:
-        title = "from the flow, of the step"
+        title = "from its flow, of |dx|"
         found.append(_lines(data, "flow", title, dict(_defects(data)), of_tokens))
     if "bracket" in data:
-        drawn = {"[F, G]": data["bracket"], "A, M less M, A": data["swap"]}
+        drawn = {"[F, G]": data["bracket"], "A M less M A": data["swap"]}
         drawn = {label: ufuncs.log10(values) for label, values in drawn.items()}
-        title = "A and M's order, of the step, log10"
+        title = "order of A, M, log10 of |dx|"
         found.append(_lines(data, "splitting", title, drawn, of_tokens))
     if "stretch" in data:
         found.append(_stretch(firsts(data)))
@@ -69,18 +76,18 @@ def _defects(data: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
 
 def _stretch(prompts: xr.Dataset) -> Lines:
     drawn = {
-        f"exponent {k}": prompts["stretch"].sel(exponent=k).drop_vars("exponent")
+        f"direction {k}": prompts["stretch"].sel(exponent=k).drop_vars("exponent")
         for k in prompts["exponent"].values.tolist()[:MOST]
     }
     return _lines(prompts, "stretch", "log stretch, nat", drawn, of_prompts)
 
 
 def _losses(prompts: xr.Dataset) -> list[Panel]:
-    """Halves and swaps of one block's branches, beside a random push as far as the first."""
+    """One block in halves and in other orders, beside a random push as far as the first of them."""
     known = prompts["order"].values.tolist()
     groups = {
-        "halves": ("Δ loss, one block in halves", [o for o in known if o in HALVES]),
-        "orders": ("Δ loss, one block reordered", [o for o in known if o not in HALVES]),
+        "halves": ("Δ loss, halves", [o for o in known if o in HALVES]),
+        "orders": ("Δ loss, order", [o for o in known if o not in HALVES]),
     }
     return [_of_orders(prompts, name, title, orders) for name, (title, orders) in groups.items()]
 
@@ -89,10 +96,10 @@ def _of_orders(prompts: xr.Dataset, name: str, title: str, orders: Sequence[str]
     changes = prompts["layer_loss_change"].sel(view="model")
     lines = {SHORT[one]: of_prompts(changes.sel(order=one)) for one in orders}
     pushed = prompts["random_change"].sel(view="model").sel(order=orders[0])
-    lines["random push"] = _as_control(of_prompts(pushed))
+    lines[f"random, as {SHORT[orders[0]]}"] = _as_control(of_prompts(pushed))
     if "random" in prompts["view"].values:
         twin = prompts["layer_loss_change"].sel(view="random").sel(order=orders[0])
-        lines["twin"] = _as_control(of_prompts(twin))
+        lines[f"twin: {SHORT[orders[0]]}"] = _as_control(of_prompts(twin))
     return Lines(name, f"{title}, nat", lines)
 
 
@@ -110,7 +117,7 @@ def _lines(
 ) -> Lines:
     """Each quantity of the model, then the first two of the twin."""
     lines = {}
-    for view, before, control in views(data):
+    for view, before, control in _views(data):
         for label, values in list(drawn.items())[: 2 if control else None]:
             line = summary(values.sel(view=view))
             lines[f"{before}{label}"] = _as_control(line) if control else line
