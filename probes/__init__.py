@@ -4,6 +4,7 @@ from probes.ablation.instrument import Ablate
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
+from probes.flow.instrument import LayerFlow
 from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
 from probes.particles.instrument import Particles
@@ -20,6 +21,7 @@ __all__ = [
     "CausalTrace",
     "EdgeAttribution",
     "Interchange",
+    "LayerFlow",
     "Particles",
     "Patch",
     "PathPatch",

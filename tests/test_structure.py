@@ -82,6 +82,7 @@ def test_public_names() -> None:
         "CausalTrace",
         "EdgeAttribution",
         "Interchange",
+        "LayerFlow",
         "Particles",
         "Patch",
         "PathPatch",

@@ -40,6 +40,30 @@ def test_blocks_one_by_one_are_the_forward_pass(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_branches_apart_make_up_the_block(family: str) -> None:
+    hooked = model(family)
+    batch = hooked.batch(TEXTS)
+    expected, parallel = states(hooked, batch), hooked.anatomy.parallel
+    with hooked.blocks(batch) as blocks:
+        for layer in (1, hooked.n_layers):
+            before = expected[layer - 1]
+            between = before + blocks.branch(layer, "attention", before)
+            found = between + blocks.branch(layer, "mlp", before if parallel else between)
+            torch.testing.assert_close(found, expected[layer], **tolerance(family))
+            assert not torch.equal(between, expected[layer])
+
+
+def test_branches_of_a_block_that_is_no_sum_are_refused() -> None:
+    hooked = model("bert")
+    batch = hooked.batch(TEXTS)
+    with (
+        pytest.raises(wb.UnsupportedError, match="bert has no attn_out: its blocks normalise"),
+        hooked.blocks(batch) as blocks,
+    ):
+        blocks.branch(1, "attention", hooked.embedded(batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_later_columns_of_more_rows_go_on_from_keys_and_values(family: str) -> None:
     hooked = model(family)
     batch = hooked.batch(TEXTS)

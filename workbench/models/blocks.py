@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from workbench.errors import SettingError
 from workbench.models.anatomy import Anatomy
 from workbench.models.batch import Batch
-from workbench.models.forward import inputs, outputs, require_eval
+from workbench.models.forward import alone, inputs, outputs, require_eval
 from workbench.models.hooks import Tap, attached, replaced_forward
 from workbench.models.keys_values import KeyValues
 from workbench.models.sites import Site
@@ -86,6 +86,30 @@ class Blocks:
             found = self.anatomy.block(layer)(states, *args, **kwargs)
         after = found[0] if isinstance(found, tuple) else found
         return after, None if cache is None else cache.own
+
+    def branch(self, layer: int, part: Literal["attention", "mlp"], states: Tensor) -> Tensor:
+        """What one branch of block `layer` adds to the states that it is given, by itself.
+
+        A block x -> x + F(x) -> ... + G(...) of sequential branches is F and G after each other; one
+        of parallel branches is x + F(x) + G(x).
+
+        Args:
+            layer: 1..L.
+            part: "attention" (F) or "mlp" (G).
+            states: [rows, columns, d].
+
+        Returns:
+            [rows, columns, d] as it is added: behind a norm or a multiplier that the family has there.
+
+        Raises:
+            UnsupportedError: a family whose blocks are not sums of these two branches.
+        """
+        site = Site("attn_out" if part == "attention" else "mlp_out", layer)
+        found: list[Tensor] = []
+        taps = [(site, lambda value: found.append(value.clone()))]  # some blocks add in place
+        with alone(self.anatomy, layer, part):
+            self.run(layer, states, taps=taps)
+        return found[0]
 
     def projections(self, layer: int) -> list[nn.Module]:
         """The modules of block `layer` that make queries, keys and values; empty where another's hooks

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
 from workbench.models.changes import Changes
 from workbench.models.edits import Edit
-from workbench.models.forward import Start
+from workbench.models.forward import Part, Start
 from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.loaded import Loaded
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from workbench.models.blocks import Blocks
 
 __all__ = ["Engine", "Factors", "Part", "listed"]
-
-Part = Literal["block", "attention", "mlp"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from workbench.models.keys_values import KeyValues
 from workbench.models.vocabulary import in_parts
 
 __all__ = [
+    "Part",
     "Start",
+    "alone",
     "embedded",
     "finite_padding",
     "inputs",
@@ -30,6 +32,8 @@ __all__ = [
     "run",
     "silenced",
 ]
+
+Part = Literal["block", "attention", "mlp"]
 
 Start = tuple[int, Tensor]
 """Restart: (layer, states [rows, width, d] after that block; layer 0 is the embedding)."""
@@ -210,6 +214,22 @@ def silenced(module: nn.Module, count: int, adds_residual: bool) -> Any:
         return outputs(torch.zeros_like(args[0] if args else kwargs["hidden_states"]), count)
 
     return replaced_forward(module, nothing)
+
+
+@contextmanager
+def alone(anatomy: Anatomy, layer: int, part: Part) -> Iterator[None]:
+    """Within it, the branches of block `layer` beside `part` add nothing; of "block" all run.
+
+    An MLP that is no module of its own still runs.
+    """
+    family = anatomy.family
+    silent = {"attention": (family.mlp,), "mlp": (family.attention, family.cross_attention)}
+    count = family.mlp_outputs if part == "attention" else family.attention_outputs
+    with ExitStack() as stack:
+        for path in filter(None, silent.get(part, ())):
+            module = anatomy.part(layer, path)
+            stack.enter_context(silenced(module, count, family.adds_residual))
+        yield
 
 
 def embedded(hf: Any, anatomy: Anatomy, batch: Batch, shift: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,7 @@ from workbench.models.edits import Edit
 from workbench.models.engine import Engine, Factors, Part
 from workbench.models.families import family_of
 from workbench.models.fingerprint import hash_text
-from workbench.models.forward import Start, embedded, keys_values, readout, run, silenced
+from workbench.models.forward import Start, alone, embedded, keys_values, readout, run
 from workbench.models.gradients import Pullback, Scalar, gradients, pullback
 from workbench.models.hooks import Attachable, Tap, attached, frozen
 from workbench.models.keys_values import KeyValues
@@ -268,20 +268,15 @@ class TorchModel(Engine):
         prefix: KeyValues | None = None,
     ) -> Tensor:
         batch = self._batch(batch)
-        family = self.anatomy.family
         found: dict[int, Tensor] = {}
         site = {"block": "resid_post", "attention": "attn_out", "mlp": "mlp_out"}[part]
         tap = (self.anatomy.point(Site(site, layer)), recording(found, 0))
-        with self.lock, torch.no_grad(), ExitStack() as stack:
-            if part == "attention" and family.mlp:
-                mlp = self.anatomy.part(layer, family.mlp)
-                stack.enter_context(silenced(mlp, family.mlp_outputs, family.adds_residual))
-            if part == "mlp":
-                for path in filter(None, (family.attention, family.cross_attention)):
-                    attention = self.anatomy.part(layer, path)
-                    count = family.attention_outputs
-                    stack.enter_context(silenced(attention, count, family.adds_residual))
-            stack.enter_context(attached([tap]))
+        with (
+            self.lock,
+            torch.no_grad(),
+            alone(self.anatomy, layer, part),
+            attached([tap]),
+        ):
             start = self._checked_start(batch, (layer - 1, states), prefix)
             run(self.network, self.anatomy, batch, start=start, last=layer, prefix=prefix)
         return found[0]

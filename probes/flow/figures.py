@@ -1,0 +1,91 @@
+"""The figure of layers as a flow: its panels over a prompt's tokens, or over all prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from probes.flow.panels import SHORT, panels
+from probes.flow.rows import firsts
+from workbench.figures import layer_panels, markup, shorten, themed
+from workbench.figures.reading import chosen
+
+__all__ = ["figure", "heading"]
+
+LINE = 17  # pixels of a line of the heading
+
+
+def figure(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    prompt: str | int | None = None,
+    selected: tuple[int, int] | None = None,
+) -> go.Figure:
+    """Panels side by side; see `LayerFlow.figure`.
+
+    Raises:
+        ResultError: the result has no such prompt.
+    """
+    names = data["prompt"].values
+    if prompt is not None:
+        data = data.isel(place=np.flatnonzero(names == chosen("prompt", prompt, names)))
+    layer, position = (None, None) if selected is None else selected
+    drawn = layer_panels(
+        {"Layers as a flow": panels(data)},
+        themed(theme),
+        layer=layer if layer in data["layer"].values else None,
+        position=position,
+    )
+    said = heading(data, None if prompt is None else str(prompt))
+    room = LINE * len(said)
+    height = drawn.layout.height + room
+    title = {
+        "text": "<br>".join(said),
+        "x": 0.01,
+        "xanchor": "left",
+        "y": 1 - 18 / height,
+        "yref": "container",
+        "yanchor": "top",
+        "font": {"size": 12},
+    }
+    return drawn.update_layout(
+        title=title, height=height, margin={"t": drawn.layout.margin.t + room}
+    )
+
+
+def heading(data: xr.Dataset, prompt: str | None) -> list[str]:
+    """What is drawn, and what has no layer: exponents, and losses with every block reordered."""
+    tokens, prompts = data.sizes["place"], len(set(data["prompt"].values.tolist()))
+    over = f"{prompts} prompts" if prompt is None else markup(shorten(prompt, 40))
+    note = "A: attention, M: MLP" if "bracket" in data or "loss" in data else ""
+    said = [f"<b>Medians and quartiles over {tokens} tokens of {over}</b>  {note}"]
+    if "exponents" in data:
+        means = firsts(data)["exponents"].mean("place")
+        said.append(f"Exponents of a random frame, nat per layer: {_exponents(means)}")
+    if "loss_change" in data:
+        said += _losses(firsts(data))
+    return said
+
+
+def _exponents(means: xr.DataArray) -> str:
+    names = {"model": "", "random": "twin "}
+    return "; ".join(
+        names[view] + ", ".join(f"{x:.3f}" for x in means.sel(view=view).values)
+        for view in means["view"].values.tolist()
+    )
+
+
+def _losses(prompts: xr.Dataset) -> list[str]:
+    """Mean loss of the model and of its twin, and the change with every block in each other order."""
+    found = []
+    for view in prompts["view"].values.tolist():
+        one = prompts.sel(view=view).mean("place")
+        said = ", ".join(
+            f"{SHORT[order]} {float(one['loss_change'].sel(order=order)):+.3g}"
+            for order in one["order"].values.tolist()
+        )
+        who = "Loss" if view == "model" else "Twin's loss"
+        found.append(f"{who} {float(one['loss']):.3g} nat per token; every block so: {said}")
+    return found
