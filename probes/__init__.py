@@ -5,6 +5,8 @@ from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
 from probes.interchange.instrument import Interchange
+from probes.latents.autoencoder import SparseAutoencoder
+from probes.latents.fit import SparseAutoencoderFit
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
@@ -19,5 +21,7 @@ __all__ = [
     "Patch",
     "PathPatch",
     "SpanTrace",
+    "SparseAutoencoder",
+    "SparseAutoencoderFit",
     "SparseProbe",
 ]

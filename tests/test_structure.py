@@ -84,6 +84,8 @@ def test_public_names() -> None:
         "Patch",
         "PathPatch",
         "SpanTrace",
+        "SparseAutoencoder",
+        "SparseAutoencoderFit",
         "SparseProbe",
     ]
     relied_on = {

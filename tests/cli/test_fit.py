@@ -79,8 +79,8 @@ def test_an_interrupt_keeps_a_checkpoint_to_go_on_from(
     ("words", "said"),
     [
         (
-            ["fit", "sae", "--text", "{text}"],
-            "no fit 'sae': expected one of tuned_lens, jacobian_lens",
+            ["fit", "probe", "--text", "{text}"],
+            "no fit 'probe': expected one of tuned_lens, jacobian_lens, sae",
         ),
         (["fit", "tuned_lens"], "expected either --text FILE or --prompts FILE"),
         (["fit", "tuned_lens", "--text", "none.txt"], "no file none.txt"),
