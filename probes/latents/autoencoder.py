@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from probes.latents.config import Architecture, Config
-from workbench.errors import ModelError, ResultError
+from workbench.errors import ModelError, ResultError, SettingError
 from workbench.fitting import identity
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
@@ -26,6 +27,7 @@ __all__ = ["SparseAutoencoder", "folder_destination"]
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 OURS = "workbench"
 DIGITS = 16
+MARKED = re.compile(r"(?P<folder>.+)#(?P<hash>[0-9a-f]{16})", re.DOTALL)
 EPSILON = 1e-5  # SAELens' own, added to the standard deviation
 OF_D_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
@@ -202,6 +204,37 @@ class SparseAutoencoder:
             reason = str(error).splitlines()[0]
             raise ResultError(f"{folder} cannot be read as an SAE: {reason}") from None
         return cls(cfg, tensors, folder)
+
+    @classmethod
+    def named(cls, text: str) -> Self:
+        """Of a folder, or of folder#hash, which is then compared.
+
+        Raises:
+            SettingError: the hash is another one.
+            ResultError, UnsupportedError: as `load`.
+        """
+        marked = MARKED.fullmatch(str(text))
+        sae = cls.load(text if marked is None else marked["folder"])
+        if marked is not None and marked["hash"] != sae.hash:
+            raise SettingError(f"{sae.folder} is SAE {sae.hash}: expected {marked['hash']}")
+        return sae
+
+    def remark(self, model: Model) -> str:
+        """What a result must say of it: where it lies, how much it explains, what it was fitted on."""
+        said = f"{self} reads {self.site}, folder {self.folder}"
+        held = self.made.get("held_out")
+        if held:
+            said += (
+                f"; it explains {held['variance_explained']:.3f} of the variance held out with "
+                f"{held['l0']:.1f} latents a token (PCA of rank {held['rank']}: {held['pca']:.3f}, random "
+                f"directions: {held['random_dictionary']:.3f})"
+            )
+        elif self.config.model_name not in (None, model.name):
+            said += f"; it says that it was fitted on {self.config.model_name}"
+        opens = bool(model.tokens.opening)
+        if self.config.opening not in (None, opens):
+            said += f"; its texts {'did not begin' if opens else 'began'} with BOS, unlike these"
+        return said
 
     def described(self) -> dict[str, Any]:
         """Where it lies, its hash, and how it was made."""
