@@ -71,7 +71,7 @@ class OfferedFiles:
         mark = HASH.search(text)
         name, digits = (text, "") if mark is None else (text[: mark.start()], mark[0])
         if name not in self.names:
-            known = ", ".join([usual, *self.names])
+            known = ", ".join(filter(None, [usual, *self.names]))
             raise SettingError(
                 f"{instrument}: no {setting} {text[:40]!r} is offered here: expected one of {known}; the "
                 f"page offers the {SUFFIX} files and SAEs of its lens folder (workbench app --lens-root)"

@@ -15,11 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from probes.latents.config import Architecture, Config
-from workbench.errors import ModelError, ResultError, SettingError
+from probes.latents.config import OF_D_MODEL, Architecture, Config
+from workbench.errors import ModelError, ResultError, SettingError, UnsupportedError
 from workbench.fitting import identity
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
+from workbench.store.activations import Store
 from workbench.store.shards import Shards
 
 __all__ = ["SparseAutoencoder", "folder_destination"]
@@ -29,7 +30,6 @@ OURS = "workbench"
 DIGITS = 16
 MARKED = re.compile(r"(?P<folder>.+)#(?P<hash>[0-9a-f]{16})", re.DOTALL)
 EPSILON = 1e-5  # SAELens' own, added to the standard deviation
-OF_D_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 class SparseAutoencoder:
@@ -146,11 +146,17 @@ class SparseAutoencoder:
         Raises:
             SettingError, ModelError: it does; the weights can be compared for SAEs that were fitted
                 here, others say a model's name alone.
+            UnsupportedError: it reads states without their mean, of a model to which that matters.
         """
         expand_sites([self.site], model.n_layers)
         if self.site.name in OF_D_MODEL and self.config.d_in != model.d_model:
             raise ModelError(
                 f"{self} reads states of width {self.config.d_in}: {model.name} has {model.d_model}"
+            )
+        if self.config.mean_free and not isinstance(model, Store) and not _centres(model):
+            raise UnsupportedError(
+                f"{self} reads states without their mean (center_writing_weights), which {model.name} "
+                "does not ignore: its norms take no mean off"
             )
         fitted, here = self.made.get("model"), identity(model)
         if fitted is not None and fitted["weights"] != here["weights"]:
@@ -275,6 +281,12 @@ class SparseAutoencoder:
                 f"{called}: tensor {wrong} is {found.get(wrong, 'missing')}: a {self.config.architecture} "
                 f"SAE has {expected.get(wrong, 'none')}"
             )
+
+
+def _centres(model: Model) -> bool:
+    """Whether its norms take the mean off, so that it does not see one."""
+    like = torch.zeros(1, model.d_model, device=model.device)
+    return model.weights.final_norm(like)[1].centres
 
 
 def top_k(p: Tensor, k: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from workbench.errors import SettingError, UnsupportedError
 from workbench.models.sites import BLOCK_SITES, Site, site_of
 
-__all__ = ["ARCHITECTURES", "SITES", "Architecture", "Config", "Norm"]
+__all__ = ["ARCHITECTURES", "OF_D_MODEL", "SITES", "Architecture", "Config", "Norm"]
 
 Architecture = Literal["standard", "gated", "topk", "jumprelu"]
 Norm = Literal["none", "constant_norm_rescale", "layer_norm"]
@@ -23,6 +23,9 @@ Named = TypeVar("Named", bound=str)
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 NORMS: tuple[Norm, ...] = get_args(Norm)
 SITES = (*BLOCK_SITES, "z")
+OF_D_MODEL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Sites that are of the residual stream, or are added to it."""
+
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -51,8 +54,9 @@ class Config:
         centred: whether the decoder's bias is taken from the state first.
         norm: what is done to each state before that, and undone after.
         site: what it reads.
-        mean_free: whether its states have no mean over coordinates: those of a model that
-            transformer-lens has centred (`center_writing_weights`).
+        mean_free: whether its states have no mean over coordinates: those of the residual stream, and
+            what is added to it, in a model that transformer-lens has centred
+            (`center_writing_weights`).
         opening: whether its texts began with the tokenizer's BOS; None where it does not say.
         model_name: of the model that it was fitted on; None where it does not say.
     """
@@ -91,8 +95,8 @@ class Config:
             rescale=bool(flat.get("rescale_acts_by_decoder_norm", False)),
             centred=bool(flat.get("apply_b_dec_to_input", True)),
             norm=_norm(flat, called),
-            site=_site(flat, called),
-            mean_free=bool((flat.get("model_from_pretrained_kwargs") or {}).get(CENTRED, False)),
+            site=(site := _site(flat, called)),
+            mean_free=site.name in OF_D_MODEL and bool(_loaded(flat).get(CENTRED)),
             opening=flat.get("prepend_bos"),
             model_name=flat.get("model_name"),
         )
@@ -117,12 +121,17 @@ def _refuse(flat: Mapping[str, Any], called: str) -> None:
         raise UnsupportedError(
             f"{called}: a transcoder: expected an SAE, which gives back its input"
         )
-    for name, value in (flat.get("model_from_pretrained_kwargs") or {}).items():
+    for name, value in _loaded(flat).items():
         if value and name not in WITHOUT_EFFECT:
             raise UnsupportedError(
                 f"{called}: its model was loaded with {name}={value!r}, which changes states: expected "
                 f"none but {', '.join(WITHOUT_EFFECT)}"
             )
+
+
+def _loaded(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How transformer-lens loaded the model that the SAE was fitted on."""
+    return flat.get("model_from_pretrained_kwargs") or {}
 
 
 def _norm(flat: Mapping[str, Any], called: str) -> Norm:

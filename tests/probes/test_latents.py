@@ -123,7 +123,7 @@ def test_older_folders_say_the_same_otherwise() -> None:
         "d_in": D,
         "d_sae": M,
         "dtype": "torch.float64",
-        "hook_point": "blocks.0.attn.hook_z",
+        "hook_point": "blocks.0.hook_resid_pre",
         "activation_fn_str": "topk",
         "activation_fn_kwargs": {"k": 3},
         "model_from_pretrained_kwargs": {"center_writing_weights": True},
@@ -131,12 +131,16 @@ def test_older_folders_say_the_same_otherwise() -> None:
     }
     part = tensors("topk")
     older = SparseAutoencoder(old, part | {"scaling_factor": torch.ones(M)})
-    assert older.site == ("z", 1)
-    states = torch.randn(N, 2, D // 2, dtype=torch.float64)
-    centred = states.flatten(1) - states.flatten(1).mean(1, keepdim=True)
+    assert older.site == ("resid_pre", 1)
+    states = torch.randn(N, D, dtype=torch.float64)
+    centred = states - states.mean(1, keepdim=True)
     newer = SparseAutoencoder(cfg("topk"), part)
     assert newer.site == ("resid_post", 2)
     torch.testing.assert_close(older.encode(states), newer.encode(centred), rtol=0, atol=0)
+    heads = SparseAutoencoder(old | {"hook_point": "blocks.0.attn.hook_z"}, part)
+    assert heads.site == ("z", 1)  # which centred weights leave as it is
+    by_head = states.reshape(N, 2, -1)
+    torch.testing.assert_close(heads.encode(by_head), newer.encode(states), rtol=0, atol=0)
     coarse = SparseAutoencoder(cfg("topk", dtype="bfloat16"), part)
     rounded = {name: one.bfloat16().double() for name, one in part.items()}
     wanted = SparseAutoencoder(cfg("topk"), rounded).encode(centred)
@@ -192,6 +196,20 @@ def test_folders_tensors_and_models_that_do_not_fit(tmp_path: Path) -> None:
         sae.require(model("gpt2"))
     with pytest.raises(wb.ModelError, match="has width 5: expected 6"):
         sae.encode(torch.zeros(2, 5))
+
+
+def test_centred_states_are_refused_on_a_model_that_has_means() -> None:
+    """GPT-2's norms take the mean off, so that its states may do without; RMS norms do not."""
+    named = {
+        "hook_name": "blocks.1.hook_resid_post",
+        "model_from_pretrained_kwargs": {"center_writing_weights": True},
+    }
+    part = {"W_enc": torch.ones(16, 4), "W_dec": torch.ones(4, 16), "b_dec": torch.ones(16)}
+    how = cfg("standard", d_in=16, d_sae=4, metadata=named)
+    sae = SparseAutoencoder(how, part | {"b_enc": torch.ones(4)})
+    sae.require(model("gpt2"))
+    with pytest.raises(wb.UnsupportedError, match="reads states without their mean"):
+        sae.require(model("llama"))
 
 
 def planted(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
