@@ -53,7 +53,7 @@ def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> g
     )
     blocks = [_Block(f"layer, {one} unit{'s' if one > 1 else ''}", one) for one in ks]
     if "dense_f1" in data:
-        blocks.append(_Block("layer, whole site (dense)", None))
+        blocks.append(_Block("layer, dense", None))
     traces = [_heat(data, block, number, look) for number, block in enumerate(blocks)]
     return go.Figure(traces, _layout(data, blocks, look))
 

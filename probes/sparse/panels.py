@@ -28,7 +28,7 @@ def panels(data: xr.Dataset) -> Sequence[Panel]:
         [dim for dim in data["validation_f1"].dims if dim != "feature"]
     )
     few = sorted(np.argsort(-best.values, kind="stable")[:most].tolist())
-    more = f" ({most} of {best.size})" if best.size > most else ""
+    more = f" ({most} of {best.size} features)" if best.size > most else ""
     return [
         _lines(sites, few, k, f"F1, {k} unit{'s' if k > 1 else ''}{more}")
         for k in dict.fromkeys((ks[0], ks[-1]))

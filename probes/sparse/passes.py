@@ -70,15 +70,15 @@ def _of_feature(one: Feature, rows: Rows, acts: Tensor) -> dict[str, Tensor]:
 def _nothing(one: Feature, acts: Tensor) -> dict[str, Tensor]:
     """Of a batch without an example of a feature."""
     units = acts.shape[1]
-    found = Moments.empty(BOTH, units).state("train.")
+    found = Moments.empty(BOTH, units, acts.device).state("train.")
     if one.arrangements is None:
         return found
     count = len(one.arrangements.orders)
     sums = {
         "sums": acts.new_zeros(count, units),
-        "positives": torch.zeros(count, dtype=torch.int64),
+        "positives": torch.zeros(count, dtype=torch.int64, device=acts.device),
     }
-    return found | Moments.empty(1, units).state("whole.") | sums
+    return found | Moments.empty(1, units, acts.device).state("whole.") | sums
 
 
 def merged(left: State, right: State) -> dict[str, Tensor]:

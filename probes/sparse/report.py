@@ -44,6 +44,10 @@ def _best(table: pl.DataFrame) -> Listing:
         .sort("feature", "site", "k")
         .select("feature", "site", "k", *BEST, *BESIDE)
     )
+    if best["site"].n_unique() == 1:
+        best = best.drop("site")
+    if best["dense_f1"].is_null().all():  # not asked for
+        best = best.drop("dense_f1")
     return Listing(
         "Best layers",
         "The layer of highest F1 on validation groups, and its F1 on test groups with a 95% interval. p is "
