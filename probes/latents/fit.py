@@ -18,7 +18,6 @@ from probes.latents.training import Recipe, Trained, initial
 from workbench.corpus import Corpus, batches, schedule
 from workbench.errors import ModelError, PromptError, SettingError
 from workbench.fitting import Fit, FitPlan, Run, identity, versions
-from workbench.instrument import Citation
 from workbench.models.aliases import to_hook
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
@@ -75,16 +74,6 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
 
     name: ClassVar[str] = "sae"
     title: ClassVar[str] = "Sparse autoencoder"
-    citation: ClassVar[Citation] = Citation(
-        "A top-k sparse autoencoder was fitted (Gao et al., 2024; {settings})",
-        "@misc{gao2024scaling,\n"
-        "  title  = {Scaling and evaluating sparse autoencoders},\n"
-        "  author = {Gao, Leo and {Dupr{\\'e} la Tour}, Tom and Tillman, Henk and Goh, Gabriel and\n"
-        "            Troll, Rajan and Radford, Alec and Sutskever, Ilya and Leike, Jan and Wu, Jeffrey},\n"
-        "  year   = {2024},\n"
-        "  note   = {arXiv:2406.04093}\n"
-        "}",
-    )
 
     def __post_init__(self) -> None:
         self._require(

@@ -132,6 +132,18 @@ class SparseProbe(SetLevel):
         "  note    = {arXiv:2305.01610}\n"
         "}",
     )
+    latents: ClassVar[Citation] = Citation(
+        "Features were decoded from {model} by sparse probes of its units (Gurnee et al., 2023) and of the "
+        "latents of sparse autoencoders (Bricken et al., 2023; {settings})",
+        f"{citation.bibtex}\n"
+        "@article{bricken2023monosemanticity,\n"
+        "  title   = {Towards Monosemanticity: Decomposing Language Models With Dictionary Learning},\n"
+        "  author  = {Bricken, Trenton and Templeton, Adly and Batson, Joshua and others},\n"
+        "  journal = {Transformer Circuits Thread},\n"
+        "  year    = {2023},\n"
+        "  note    = {https://transformer-circuits.pub/2023/monosemantic-features}\n"
+        "}",
+    )
     _found: ClassVar[Known | None] = None  # an instance's own once it is settled
     _saes: ClassVar[Sequence[SparseAutoencoder]] = ()  # likewise, of its folders
 
@@ -176,6 +188,11 @@ class SparseProbe(SetLevel):
     def _ks(self) -> Sequence[int]:
         assert isinstance(self.k, tuple)
         return self.k
+
+    @classmethod
+    def source(cls, settings: Mapping[str, Any]) -> Citation:
+        """That of sparse probing; with an SAE, that of its latents too."""
+        return cls.latents if settings.get("sae") else cls.citation
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """With the examples of the whole set, their splits, controls and permutations."""
