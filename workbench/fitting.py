@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,8 +31,6 @@ __all__ = [
     "Fitted",
     "Run",
     "identity",
-    "optimiser_state",
-    "restore_optimiser",
     "versions",
 ]
 
@@ -303,29 +300,3 @@ def identity(model: Model) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of Python and of the packages that fit."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-
-
-def optimiser_state(
-    optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """What an optimiser knows of named parameters, as tensors `name.key`, for a checkpoint."""
-    return {
-        f"{name}.{key}": value
-        for name, parameter in parameters.items()
-        for key, value in optimiser.state[parameter].items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimiser(
-    optimiser: torch.optim.Optimizer, parameters: Mapping[str, Tensor], held: Mapping[str, Tensor]
-) -> None:
-    """Give an optimiser what `optimiser_state` kept of it."""
-    for name, parameter in parameters.items():
-        for key, tensor in held.items():
-            part, dot, of_state = key.partition(".")
-            if dot and part == name:
-                counts = of_state == "step"  # torch keeps it on the CPU
-                optimiser.state[parameter][of_state] = (
-                    tensor if counts else tensor.to(parameter.device)
-                )

@@ -15,8 +15,9 @@ from lenses.translators.tuned import TunedLens
 from lenses.vocabulary import PRODUCT_ROWS
 from workbench.corpus import Corpus, batches, schedule
 from workbench.errors import ModelError, SettingError
-from workbench.fitting import FitPlan, Run, optimiser_state, restore_optimiser
+from workbench.fitting import FitPlan, Run
 from workbench.models.protocol import Model
+from workbench.optimisers import optimiser_state, restore_optimiser
 
 __all__ = ["TunedFit"]
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from probes.latents.config import OF_D_MODEL, Architecture, Config
+from probes.latents.architectures import gated, shapes, top_k
+from probes.latents.config import OF_D_MODEL, Config
+from probes.latents.folders import CFG, WEIGHTS, folder_destination, read_folder
 from workbench.errors import ModelError, ResultError, SettingError, UnsupportedError
 from workbench.fitting import identity
 from workbench.models.protocol import Model
@@ -23,9 +24,8 @@ from workbench.models.sites import Site, expand_sites
 from workbench.store.activations import Store
 from workbench.store.shards import Shards
 
-__all__ = ["SparseAutoencoder", "folder_destination"]
+__all__ = ["SparseAutoencoder"]
 
-CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 OURS = "workbench"
 DIGITS = 16
 MARKED = re.compile(r"(?P<folder>.+)#(?P<hash>[0-9a-f]{16})", re.DOTALL)
@@ -96,7 +96,7 @@ class SparseAutoencoder:
         if self.config.centred:
             x = x - part["b_dec"]
         if self.config.architecture == "gated":
-            return _gated(x, part)
+            return gated(x, part)
         p = torch.addmm(part["b_enc"], x, part["W_enc"])
         if self.config.architecture == "topk":
             return top_k(p * self._rescaling(part), self.config.k)
@@ -195,21 +195,8 @@ class SparseAutoencoder:
             ResultError: no such folder, or files that cannot be read.
             UnsupportedError, SettingError: see `Config.of`.
         """
-        folder = Path(folder)
-        for name in (CFG, WEIGHTS):
-            if not (folder / name).is_file():
-                raise ResultError(
-                    f"no {name} in {folder}: expected a folder in SAELens' format; download it first "
-                    "if it is on a hub, or make one with `workbench fit sae`"
-                )
-        try:
-            cfg = dict(json.loads((folder / CFG).read_text(encoding="utf-8")))
-            with safe_open(folder / WEIGHTS, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ResultError(f"{folder} cannot be read as an SAE: {reason}") from None
-        return cls(cfg, tensors, folder)
+        cfg, tensors = read_folder(Path(folder))
+        return cls(cfg, tensors, Path(folder))
 
     @classmethod
     def named(cls, text: str) -> Self:
@@ -273,7 +260,7 @@ class SparseAutoencoder:
             )
 
     def _require_shapes(self, called: str) -> None:
-        expected = _shapes(self.config.architecture, self.config.d_in, self.config.d_sae)
+        expected = shapes(self.config.architecture, self.config.d_in, self.config.d_sae)
         found = {name: tuple(one.shape) for name, one in self.tensors.items()}
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
@@ -287,44 +274,3 @@ def _centres(model: Model) -> bool:
     """Whether its norms take the mean off, so that it does not see one."""
     like = torch.zeros(1, model.d_model, device=model.device)
     return model.weights.final_norm(like)[1].centres
-
-
-def top_k(p: Tensor, k: int) -> Tensor:
-    """[N, d_sae] relu of the k greatest of each row, 0 elsewhere."""
-    values, index = p.topk(k, dim=1, sorted=False)
-    return torch.zeros_like(p).scatter(1, index, values.relu())
-
-
-def folder_destination(path: str | Path) -> Path:
-    """`path`, if a folder could be made there.
-
-    Raises:
-        ResultError: it is there, or its parent is not.
-    """
-    path = Path(path)
-    if path.exists():
-        raise ResultError(f"{path} is there already: give a folder to make, or remove it")
-    if not path.parent.is_dir():
-        raise ResultError(f"no folder {path.parent}: make it first")
-    return path
-
-
-def _gated(x: Tensor, part: Mapping[str, Tensor]) -> Tensor:
-    p = x @ part["W_enc"]
-    size = (p * part["r_mag"].exp()).add_(part["b_mag"]).relu_()
-    return size.masked_fill_(p + part["b_gate"] <= 0, 0.0)
-
-
-def _shapes(architecture: Architecture, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
-    own = {
-        "standard": ("b_enc",),
-        "topk": ("b_enc",),
-        "jumprelu": ("b_enc", "threshold"),
-        "gated": ("b_gate", "b_mag", "r_mag"),
-    }[architecture]
-    common: dict[str, tuple[int, ...]] = {
-        "W_enc": (d_in, d_sae),
-        "W_dec": (d_sae, d_in),
-        "b_dec": (d_in,),
-    }
-    return common | dict.fromkeys(own, (d_sae,))

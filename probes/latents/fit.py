@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from probes.latents.autoencoder import OURS, SparseAutoencoder, folder_destination
+from probes.latents.autoencoder import OURS, SparseAutoencoder
 from probes.latents.config import SITES
+from probes.latents.folders import folder_destination
 from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, initial
 from workbench.corpus import Corpus, batches, schedule

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probes.latents.autoencoder import SparseAutoencoder, top_k
+from probes.latents.architectures import top_k
+from probes.latents.autoencoder import SparseAutoencoder
 from probes.latents.training import directions
 from workbench.errors import ModelError
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.latents.autoencoder import top_k
-from workbench.fitting import optimiser_state, restore_optimiser
+from probes.latents.architectures import top_k
+from workbench.optimisers import optimiser_state, restore_optimiser
 
 __all__ = ["Recipe", "Trained", "directions", "initial"]
 

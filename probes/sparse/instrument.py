@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from probes.latents.autoencoder import SparseAutoencoder
+from probes.sparse.citations import LATENTS, PROBES
 from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.known import Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
@@ -121,29 +122,7 @@ class SparseProbe(SetLevel):
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"f1": (0.0, 1.0), "p": (0.0, 1.0)}
     )
-    citation: ClassVar[Citation] = Citation(
-        "Features were decoded from {model} by sparse probes (Gurnee et al., 2023; {settings})",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
-    )
-    latents: ClassVar[Citation] = Citation(
-        "Features were decoded from {model} by sparse probes of its units (Gurnee et al., 2023) and of the "
-        "latents of sparse autoencoders (Bricken et al., 2023; {settings})",
-        f"{citation.bibtex}\n"
-        "@article{bricken2023monosemanticity,\n"
-        "  title   = {Towards Monosemanticity: Decomposing Language Models With Dictionary Learning},\n"
-        "  author  = {Bricken, Trenton and Templeton, Adly and Batson, Joshua and others},\n"
-        "  journal = {Transformer Circuits Thread},\n"
-        "  year    = {2023},\n"
-        "  note    = {https://transformer-circuits.pub/2023/monosemantic-features}\n"
-        "}",
-    )
+    citation: ClassVar[Citation] = PROBES
     _found: ClassVar[Known | None] = None  # an instance's own once it is settled
     _saes: ClassVar[Sequence[SparseAutoencoder]] = ()  # likewise, of its folders
 
@@ -192,7 +171,7 @@ class SparseProbe(SetLevel):
     @classmethod
     def source(cls, settings: Mapping[str, Any]) -> Citation:
         """That of sparse probing; with an SAE, that of its latents too."""
-        return cls.latents if settings.get("sae") else cls.citation
+        return LATENTS if settings.get("sae") else cls.citation
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """With the examples of the whole set, their splits, controls and permutations."""
