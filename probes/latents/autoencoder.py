@@ -199,7 +199,7 @@ class SparseAutoencoder:
         return cls(cfg, tensors, Path(folder))
 
     @classmethod
-    def named(cls, text: str) -> Self:
+    def named(cls, text: str | Path) -> Self:
         """Of a folder, or of folder#hash, which is then compared.
 
         Raises:
@@ -207,7 +207,7 @@ class SparseAutoencoder:
             ResultError, UnsupportedError: as `load`.
         """
         marked = MARKED.fullmatch(str(text))
-        sae = cls.load(text if marked is None else marked["folder"])
+        sae = cls.load(str(text) if marked is None else marked["folder"])
         if marked is not None and marked["hash"] != sae.hash:
             raise SettingError(f"{sae.folder} is SAE {sae.hash}: expected {marked['hash']}")
         return sae

@@ -17,7 +17,7 @@ from probes.latents.folders import folder_destination
 from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, initial
 from workbench.corpus import Corpus, batches, schedule
-from workbench.errors import ModelError, PromptError, SettingError
+from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
 from workbench.fitting import Fit, FitPlan, Run, identity, versions
 from workbench.models.aliases import to_hook
 from workbench.models.protocol import Model
@@ -91,6 +91,10 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
 
     @override
     def prepare(self, model: Model, corpus: Corpus) -> None:
+        if len(model.stacks) > 1:
+            raise UnsupportedError(
+                f"{self.name}: {model.name} has two stacks: expected a model of one"
+            )
         expand_sites([self._site], model.n_layers)
         short = [prompt for prompt in corpus.prompts if len(prompt) <= self.skip_first]
         if len(short) == len(corpus):

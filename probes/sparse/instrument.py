@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -86,9 +87,9 @@ class SparseProbe(SetLevel):
         c: inverse strength of the L2 penalty, on standardised activations.
         seed: of splits, control tasks and permutations.
 
-    Result axes: feature, layer, k, slot; with an SAE also site, "sae:" and a site's name being latents.
-    Variables by (feature, layer, k): f1, f1_low, f1_high (95%
-    bootstrap interval over test groups), precision, recall, mcc, average_precision, roc_auc, threshold
+    Result axes: feature, layer, k, slot; with an SAE also site, where "sae:" before a site's name says
+    latents. Variables by (feature, layer, k): f1, f1_low, f1_high (95% bootstrap interval over test
+    groups), precision, recall, mcc, average_precision, roc_auc, threshold
     (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
     control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
     slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1;
@@ -101,7 +102,7 @@ class SparseProbe(SetLevel):
     k: int | Sequence[int] = (1, 2, 4, 8, 16)
     token: Level = "last"
     site: str = "mlp_act"
-    sae: str | Sequence[str] = ()
+    sae: str | Path | Sequence[str | Path] = ()
     features: str | Sequence[str] = ()
     layers: int | Sequence[int] = ()
     method: Method = "telescope"
@@ -157,8 +158,8 @@ class SparseProbe(SetLevel):
 
     def _open(self) -> None:
         """Read the SAEs; the setting then says which they are."""
-        folders = (self.sae,) if isinstance(self.sae, str) else tuple(self.sae)
-        opened = [SparseAutoencoder.named(folder) for folder in folders if folder]
+        several = self.sae if isinstance(self.sae, list | tuple) else (self.sae,)
+        opened = [SparseAutoencoder.named(one) for one in several if one not in ("", None)]
         checked([Source.of(sae) for sae in opened])
         object.__setattr__(self, "_saes", opened)
         object.__setattr__(self, "sae", tuple(f"{one.folder}#{one.hash}" for one in opened))

@@ -337,3 +337,5 @@ def test_fits_that_are_refused() -> None:
             SparseAutoencoderFit(**{"latents": 24, "k": 4, **settings})(
                 hooked, Corpus.of(hooked, TEXTS)
             )  # type: ignore[arg-type]
+    with pytest.raises(wb.UnsupportedError, match="has two stacks"):
+        SparseAutoencoderFit(layer=1, latents=24, k=4)(model("t5"), TEXTS)

@@ -271,7 +271,7 @@ def test_saes_that_are_refused(sae_folder: Path) -> None:
     ):
         with pytest.raises(wb.WorkbenchError, match=message):
             SparseProbe(sae=given)
-    probe = SparseProbe(k=1, sae=str(sae_folder))
+    probe = SparseProbe(k=1, sae=sae_folder)
     with pytest.raises(wb.ModelError, match="was fitted on"):
         probe(model("gpt2").twin(), prompts())
     with pytest.raises(wb.SettingError, match="k is 30: sae:resid_post has 20 units at layer 2"):
