@@ -18,7 +18,7 @@ from workbench.models.tokens import EncodedPrompt
 
 __all__ = ["Part", "Source", "checked", "layers", "names", "parts", "pooled"]
 
-ELEMENTS = 2**24  # latents at once
+ELEMENTS = 2**22  # latents at once
 
 
 @dataclass(frozen=True)
