@@ -221,8 +221,8 @@ def report(
 @cli.command()
 @one_line_errors
 def fit(
-    kind: Annotated[str, typer.Argument(help="tuned_lens or jacobian_lens.")],
-    out: Annotated[Path, typer.Option(help="File to make, .safetensors.")],
+    kind: Annotated[str, typer.Argument(help="tuned_lens, jacobian_lens or sae.")],
+    out: Annotated[Path, typer.Option(help="File to make, .safetensors; of an sae a folder.")],
     text: Annotated[Path | None, typer.Option(help="Text file, cut into pieces.")] = None,
     prompts: options.PromptFile = None,
     model: options.Model = "atlas",
@@ -240,7 +240,7 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="What was made as JSON.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print the cost and stop.")] = False,
 ) -> None:
-    """Fit a lens of a model on a text or on prompts; stopped, it goes on with --resume."""
+    """Fit a lens or an SAE of a model on a text or on prompts; stopped, it goes on with --resume."""
     from app.fit_command import Asked, configured, print_cost, run_fit
 
     asked = Asked(configured(kind, settings or []), text, prompts, as_json)

@@ -1,4 +1,4 @@
-"""`workbench fit`: a text or a prompt set becomes a lens in a file; safe to stop and to go on with."""
+"""`workbench fit`: a text or a prompt set becomes a lens, or a dictionary; safe to stop and go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,8 +16,8 @@ from app.progress_line import ProgressLine
 from workbench.errors import Cancelled, PromptError, ResultError, SettingError
 
 if TYPE_CHECKING:
-    from lenses import Corpus, Translator
-    from lenses.translators.fitting import Fit
+    from workbench.corpus import Corpus
+    from workbench.fitting import Fit
     from workbench.models.protocol import Model
     from workbench.passes import Progress
 
@@ -34,7 +34,7 @@ class Asked:
         text, prompts: the file to fit on, one of them.
     """
 
-    fit: Fit
+    fit: Fit[Any]
     text: Path | None
     prompts: Path | None
     as_json: bool
@@ -48,7 +48,7 @@ class Asked:
 
     def corpus(self, model: Model) -> Corpus:
         """The corpus, as the model sees it."""
-        from lenses import Corpus
+        from workbench.corpus import Corpus
         from workbench.prompts import PromptSet
 
         if self.text is not None:
@@ -56,14 +56,15 @@ class Asked:
         return Corpus.of(model, PromptSet.read(self.prompts or ""))
 
 
-def kinds() -> Mapping[str, type[Fit]]:
+def kinds() -> Mapping[str, type[Fit[Any]]]:
     """What can be fitted, by name."""
     from lenses import JacobianFit, TunedFit
+    from probes import SparseAutoencoderFit
 
-    return {kind.name: kind for kind in (TunedFit, JacobianFit)}
+    return {kind.name: kind for kind in (TunedFit, JacobianFit, SparseAutoencoderFit)}
 
 
-def configured(name: str, settings: Sequence[str]) -> Fit:
+def configured(name: str, settings: Sequence[str]) -> Fit[Any]:
     """The fit called `name` with settings given as "name=value".
 
     Raises:
@@ -85,10 +86,7 @@ def print_cost(asked: Asked, load: Callable[[], Model]) -> None:
 
 def run_fit(asked: Asked, load: Callable[[], Model], out: Path, *, resume: bool) -> bool:
     """Fit and save; whether it came to its end. The first interrupt keeps a checkpoint."""
-    from lenses.translators.translator import SUFFIX
-    from workbench.shown import destination
-
-    out = destination(out, [SUFFIX])
+    out = asked.fit.destination(out)
     checkpoint = out.with_name(f"{out.stem}.checkpoint")
     _require_intent(checkpoint, resume=resume)
     model = load()
@@ -96,15 +94,15 @@ def run_fit(asked: Asked, load: Callable[[], Model], out: Path, *, resume: bool)
     kept = f"what is in {checkpoint}, if there, is kept: {RESUME}"
     with stopping("stopping after this batch", kept) as stop:
         try:
-            lens = asked.fit(
+            made = asked.fit(
                 model, corpus, checkpoint=checkpoint, progress=ProgressLine(_words), cancel=stop
             )
         except Cancelled as stopped:
             typer.echo(f"{stopped}: {RESUME}", err=True)
             return False
-    lens.save(out)
+    made.save(out)
     checkpoint.unlink(missing_ok=True)
-    typer.echo(_as_json(lens) if asked.as_json else _as_text(lens))
+    typer.echo(json.dumps(made.described()) if asked.as_json else made.summary())
     return True
 
 
@@ -123,24 +121,3 @@ def _words(progress: Progress) -> str:
 
     left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
     return f"{progress.done} of {progress.total} tokens{left}"
-
-
-def _as_json(lens: Translator) -> str:
-    said = {"file": str(lens.file), "hash": lens.hash, **dataclasses.asdict(lens.made)}
-    return json.dumps(said)
-
-
-def _as_text(lens: Translator) -> str:
-    """Where it lies, and what it does on the part held out, layer by layer."""
-    lines = [f"{lens.title} {lens.hash} in {lens.file}"]
-    held = lens.made.held_out
-    if not held:
-        return f"{lines[0]}; nothing was held out"
-    count = len(lens.made.corpus["held_out"])
-    lines.append(
-        f"mean KL(final || lens) of {count} prompts held out ({held['tokens']} tokens), nat"
-    )
-    lines.append("layer  logit lens   this lens")
-    rows = zip(held["before"], held["after"], strict=True)
-    lines += [f"{layer:5}  {old:10.4f}  {new:10.4f}" for layer, (old, new) in enumerate(rows)]
-    return "\n".join(lines)

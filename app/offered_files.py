@@ -33,9 +33,10 @@ class OfferedFiles:
 
     @property
     def names(self) -> dict[str, Path]:
-        """The files by their names, but for links that lead out of the folder."""
+        """The files by their names, but for links that lead out of the folder; folders of SAEs too."""
         root = self.root.resolve()
-        found = sorted(self.root.glob(f"*{SUFFIX}"))
+        folders = sorted(file.parent for file in self.root.glob(f"*/sae_weights{SUFFIX}"))
+        found = [*folders, *sorted(self.root.glob(f"*{SUFFIX}"))]
         return {file.stem: file for file in found if file.resolve().parent == root}
 
     def opened(self, instrument: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -70,10 +71,10 @@ class OfferedFiles:
         mark = HASH.search(text)
         name, digits = (text, "") if mark is None else (text[: mark.start()], mark[0])
         if name not in self.names:
-            known = ", ".join([usual, *self.names])
+            known = ", ".join(filter(None, [usual, *self.names]))
             raise SettingError(
                 f"{instrument}: no {setting} {text[:40]!r} is offered here: expected one of {known}; the "
-                f"page offers the {SUFFIX} files of its lens folder (workbench app --lens-root)"
+                f"page offers the {SUFFIX} files and SAEs of its lens folder (workbench app --lens-root)"
             )
         return f"{self.names[name]}{digits}"
 

@@ -9,13 +9,13 @@ from lenses.editing.instrument import EditEffect
 from lenses.inputs.instrument import InputAttribution
 from lenses.logit.lens import LogitLens
 from lenses.neurons.instrument import NeuronView
-from lenses.translators.corpus import Corpus
 from lenses.translators.jacobian import JacobianLens
 from lenses.translators.jacobian_fit import JacobianFit
 from lenses.translators.side_by_side import side_by_side
 from lenses.translators.translator import Translator, load_lens
 from lenses.translators.tuned import TunedLens
 from lenses.translators.tuned_fit import TunedFit
+from workbench.corpus import Corpus
 
 __all__ = [
     "Attention",

@@ -7,6 +7,8 @@ from probes.circuits.span_instrument import SpanTrace
 from probes.flow.instrument import LayerFlow
 from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
+from probes.latents.autoencoder import SparseAutoencoder
+from probes.latents.fit import SparseAutoencoderFit
 from probes.particles.instrument import Particles
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
@@ -26,6 +28,8 @@ __all__ = [
     "Patch",
     "PathPatch",
     "SpanTrace",
+    "SparseAutoencoder",
+    "SparseAutoencoderFit",
     "SparseProbe",
     "TokenGeometry",
 ]

@@ -1,12 +1,14 @@
 """What needs a CUDA device: the same code gives the CPU's numbers there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import workbench as wb
 from lenses import LogitLens
-from probes import CausalTrace
+from probes import CausalTrace, SparseAutoencoderFit, SparseProbe
 from tests.tiny import FAMILIES, TEXTS, hf_model, tokenizer
 
 pytestmark = pytest.mark.cuda
@@ -41,6 +43,22 @@ def test_a_causal_trace_equals_the_cpus(family: str) -> None:
     here = trace(wb.load(hf_model(family), tokenizer()), prompt).data
     there = trace(wb.load(hf_model(family).cuda(), tokenizer()), prompt).data
     np.testing.assert_allclose(there["score"], here["score"], rtol=0, atol=1e-4)
+
+
+def test_saes_and_probes_of_latents_equal_the_cpus(tmp_path: Path) -> None:
+    """float64 models; a fit adds up in another order, so its first step alone is compared."""
+    texts = [f"{a}{b}" for a in "abcdefghijkl" for b in ("x", "1", "Q 7")]
+    prompts = [wb.Prompt(text, labels={"one": "1" in text}) for text in texts]
+    here, there = (wb.load(one, tokenizer()) for one in (hf_model("gpt2"), hf_model("gpt2").cuda()))
+    fit = SparseAutoencoderFit(
+        layer=2, latents=20, k=3, steps=1, tokens=64, skip_first=0, dead_after=0
+    )
+    made = [fit(one, texts) for one in (here, there)]
+    torch.testing.assert_close(made[1].tensors, made[0].tensors, rtol=1e-5, atol=1e-6)
+    folder = made[0].save(tmp_path / "sae")
+    probe = SparseProbe(k=2, permutations=20, shortlist=8, sae=str(folder), dense=True)
+    data = [probe(one, prompts, batch_size=5).data for one in (here, there)]
+    np.testing.assert_allclose(data[1]["f1"], data[0]["f1"], atol=1e-6)
 
 
 def test_a_real_out_of_memory_halves_the_batch() -> None:

@@ -269,3 +269,20 @@ def test_particles_meet_by_the_closed_form_and_atlas_does_not(
     assert "The theory does not fit" in printed
     assert "the mean cosine falls" in printed
     assert (tmp_path / "crossover.html").is_file()
+
+
+def test_an_sae_stands_above_its_controls_and_beside_neurons(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "sparse_autoencoder.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    explained, pca, random = (
+        float(re.search(rf"{name} +(\d\.\d+)", printed)[1])  # type: ignore[index]
+        for name in ("variance explained", r"PCA of rank 8", "random dictionary")
+    )
+    assert explained > pca + 0.2 > random
+    units = re.findall(r"^\S+ +(mlp_act|sae:resid_post) +[18] ", printed, re.MULTILINE)
+    assert sorted(units) == ["mlp_act"] * 4 + ["sae:resid_post"] * 4
+    assert (tmp_path / "atlas_sae" / "cfg.json").is_file()
+    assert "Plotly" in (tmp_path / "sparse_autoencoder.html").read_text(encoding="utf-8")

@@ -87,6 +87,8 @@ def test_public_names() -> None:
         "Patch",
         "PathPatch",
         "SpanTrace",
+        "SparseAutoencoder",
+        "SparseAutoencoderFit",
         "SparseProbe",
         "TokenGeometry",
     ]

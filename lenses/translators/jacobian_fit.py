@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lenses.translators.corpus import Corpus, batches
-from lenses.translators.fitting import Fit, FitPlan, Run
+from lenses.translators.fitting import LensFit
 from lenses.translators.jacobian import JacobianLens
+from workbench.corpus import Corpus, batches
 from workbench.errors import ModelError, PromptError, UnsupportedError
+from workbench.fitting import FitPlan, Run
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 
@@ -21,7 +22,7 @@ __all__ = ["JacobianFit", "summed_jacobians"]
 
 
 @dataclass(frozen=True)
-class JacobianFit(Fit):
+class JacobianFit(LensFit):
     """Fits a Jacobian lens by vector-Jacobian products, after Gurnee et al. 2026.
 
     J_l = mean over prompts of the mean over source positions t of the sum over targets t' >= t of

@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from workbench.errors import ModelError, ResultError
+from workbench.fitting import identity
 from workbench.instrument import Citation
 from workbench.models.protocol import Model
 from workbench.results import called
@@ -54,21 +55,6 @@ class Made:
     corpus: Mapping[str, Any] = field(default_factory=dict)
     held_out: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
-
-
-def identity(model: Model) -> dict[str, Any]:
-    """What a lens must know of its model: hashes of weights, adapter and tokenizer; sizes; names."""
-    said = model.provenance()
-    adapter = said.get("adapter")
-    return {
-        "name": said["name"],
-        "weights": said["weights"],
-        "adapter": None if adapter is None else adapter["weights"],
-        "tokenizer": said["tokenizer"],
-        "dtype": said["dtype"],
-        "n_layers": model.n_layers,
-        "d_model": model.d_model,
-    }
 
 
 class Translator(ABC):
@@ -159,6 +145,26 @@ class Translator(ABC):
             new.write_bytes(self._encoded())
         self.file = path
         return path
+
+    def described(self) -> dict[str, Any]:
+        """Where it lies, its hash, and how it was made."""
+        return {"file": str(self.file), "hash": self.hash, **asdict(self.made)}
+
+    def summary(self) -> str:
+        """Where it lies, and what it does on the part held out, layer by layer."""
+        first, held = f"{self.title} {self.hash} in {self.file}", self.made.held_out
+        if not held:
+            return f"{first}; nothing was held out"
+        count = len(self.made.corpus["held_out"])
+        rows = enumerate(zip(held["before"], held["after"], strict=True))
+        return "\n".join(
+            [
+                first,
+                f"mean KL(final || lens) of {count} prompts held out ({held['tokens']} tokens), nat",
+                "layer  logit lens   this lens",
+                *(f"{layer:5}  {old:10.4f}  {new:10.4f}" for layer, (old, new) in rows),
+            ]
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lenses.translators.corpus import Corpus, batches
-from lenses.translators.fitting import Fit, FitPlan, Run
+from lenses.translators.fitting import LensFit
 from lenses.translators.tuned import TunedLens
 from lenses.vocabulary import PRODUCT_ROWS
+from workbench.corpus import Corpus, batches, schedule
 from workbench.errors import ModelError, SettingError
+from workbench.fitting import FitPlan, Run
 from workbench.models.protocol import Model
+from workbench.optimisers import optimiser_state, restore_optimiser
 
 __all__ = ["TunedFit"]
 
@@ -24,7 +26,7 @@ Readout = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class TunedFit(Fit):
+class TunedFit(LensFit):
     """Fits a tuned lens by KL(final || lens), after Belrose et al. 2023 (arXiv 2303.08112).
 
     A step takes `tokens` tokens and follows the mean over its places of the KL divergence of each
@@ -92,17 +94,7 @@ class TunedFit(Fit):
 
     def schedule(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """The prompts of each step: shuffled anew whenever all have had their turn."""
-        generator = torch.Generator().manual_seed(self.seed)
-        order: list[int] = []
-        for _ in range(self.steps):
-            step: list[int] = []
-            count = 0
-            while count < self.tokens and len(step) < len(lengths):
-                if not order:
-                    order = torch.randperm(len(lengths), generator=generator).tolist()
-                step.append(order.pop())
-                count += lengths[step[-1]]
-            yield step
+        return schedule(lengths, self.steps, self.tokens, self.seed)
 
     @override
     def fitted(self, run: Run) -> TunedLens:
@@ -179,25 +171,14 @@ class _State:
 
     def kept(self) -> dict[str, Tensor]:
         """All of it, as tensors by name."""
-        tensors = dict(self.parameters)
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimiser.state[parameter].items():
-                if isinstance(value, Tensor):
-                    tensors[f"{name}.{key}"] = value
-        return tensors | {"steps": torch.tensor(self.done)}
+        known = optimiser_state(self.optimiser, self.parameters)
+        return dict(self.parameters) | known | {"steps": torch.tensor(self.done)}
 
     def _restore(self, held: Mapping[str, Tensor]) -> None:
         if not held:
             return
         self.done = int(held["steps"])
-        for name, parameter in self.parameters.items():
-            for key, tensor in held.items():
-                part, dot, of_state = key.partition(".")
-                if dot and part == name:
-                    counts = of_state == "step"  # torch keeps it on the CPU
-                    self.optimiser.state[parameter][of_state] = (
-                        tensor if counts else tensor.to(parameter.device)
-                    )
+        restore_optimiser(self.optimiser, self.parameters, held)
         self.rates.last_epoch = self.done
         for group, base in zip(self.optimiser.param_groups, self.rates.base_lrs, strict=True):
             group["lr"] = base * self.rates.lr_lambdas[0](self.done)

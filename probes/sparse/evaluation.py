@@ -17,6 +17,7 @@ from probes.sparse.moments import Moments
 from probes.sparse.passes import Columns
 from probes.sparse.rankers import Ranker, by_moments, top
 from probes.sparse.significance import p_values, statistics
+from probes.sparse.sources import Source, layers, names
 from probes.sparse.supports import Method
 from workbench.errors import SettingError
 from workbench.instrument import Measured, Named, State
@@ -41,7 +42,7 @@ UNITS: Mapping[str, str] = {
 class Asked:
     """What is asked of the second pass: settings of `SparseProbe`."""
 
-    site: str
+    sources: Sequence[Source]
     positions: str
     pool: Pool
     ks: Sequence[int]
@@ -55,7 +56,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A feature at a layer: ranked units of its task and of its control."""
+    """A feature in a source's units: ranked units of its task and of its control."""
 
     chosen: Tensor
     ranking: Tensor
@@ -71,63 +72,60 @@ def evaluated(asked: Asked, known: Known, state: State, model: Model) -> Measure
     Raises:
         SettingError: k is larger than the site has units.
     """
-    layers = sorted({int(name.split(".")[0]) for name in state})
-    cells = _cells(asked, known, state, layers)
+    cells = _cells(asked, known, state)
     columns = _second_pass(asked, known, cells, model)
     found = [
         [
-            _evaluate(asked, known, number, one, layer, cells[one.name, layer], columns)
-            for layer in layers
+            _evaluate(asked, number, one, source, cells[one.name, source], columns)
+            for source in range(len(asked.sources))
         ]
         for number, one in enumerate(known.features.values())
     ]
-    return _named(asked, known, found)
+    return _named(asked.sources, found)
 
 
-def _cells(
-    asked: Asked, known: Known, state: State, layers: Sequence[int]
-) -> dict[tuple[str, int], _Cell]:
-    family = _p_values(known, state, layers)
+def _cells(asked: Asked, known: Known, state: State) -> dict[tuple[str, int], _Cell]:
+    family = _p_values(known, state, len(asked.sources))
     found = {}
-    for layer in layers:
-        prefix = f"{layer}.train."
+    for source, of in enumerate(asked.sources):
         for number, one in enumerate(known.features.values()):
             moments = Moments(
-                *(state[f"{prefix}{part}"][number] for part in ("count", "mean", "spread"))
+                *(state[f"{source}.train.{part}"][number] for part in ("count", "mean", "spread"))
             )
-            _require(asked, moments, layer)
+            _require(asked, moments, of)
             scores = by_moments(moments, asked.ranker).nan_to_num(nan=0.0)
             chosen = top(scores, max(asked.shortlist, *asked.ks))
-            found[one.name, layer] = _Cell(
+            found[one.name, source] = _Cell(
                 chosen[0],
                 scores[0][chosen[0]],
                 chosen[1],
                 scores[1][chosen[1]],
                 moments.mean_difference()[0],
-                family.get((one.name, layer)),
+                family.get((one.name, source)),
             )
     return found
 
 
-def _require(asked: Asked, moments: Moments, layer: int) -> None:
+def _require(asked: Asked, moments: Moments, source: Source) -> None:
     units = moments.mean.shape[-1]
     if max(asked.ks) > units:
         raise SettingError(
-            f"sparse_probe: k is {max(asked.ks)}: {asked.site} has {units} units at layer {layer}"
+            f"sparse_probe: k is {max(asked.ks)}: {source.name} has {units} units at layer "
+            f"{source.site.layer}"
         )
 
 
-def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[str, int], Tensor]:
-    names = [(one, layer) for one in known.features for layer in layers]
+def _p_values(known: Known, state: State, sources: int) -> dict[tuple[str, int], Tensor]:
+    names = [(one, source) for one in known.features for source in range(sources)]
     found = []
-    for one, layer in names:
-        if f"{layer}.sums" not in state:
+    for one, source in names:
+        if f"{source}.sums" not in state:
             return {}
         number = list(known.features).index(one)
-        parts = (state[f"{layer}.whole.{part}"][number] for part in ("count", "mean", "spread"))
+        parts = (state[f"{source}.whole.{part}"][number] for part in ("count", "mean", "spread"))
         moments = Moments(*parts)
         mean, spread = moments.whole()
-        sums, positives = state[f"{layer}.sums"][number], state[f"{layer}.positives"][number]
+        sums, positives = state[f"{source}.sums"][number], state[f"{source}.positives"][number]
         found.append(statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0]))
     return dict(zip(names, p_values(found), strict=True))
 
@@ -143,10 +141,9 @@ def _second_pass(
             "control": cell.chosen_control,
             "difference": cell.difference[:, None],
         }
-        | ({"dense": torch.arange(len(cell.difference))} if asked.dense else {})
         for key, cell in cells.items()
     }
-    second = Columns(asked.site, asked.positions, asked.pool, known, wanted)
+    second = Columns(asked.sources, asked.positions, asked.pool, known, wanted, asked.dense)
     (gathered,) = gather(model, known.prompts, [second])
     assert gathered.state is not None  # a set-level instrument's
     return gathered.state
@@ -154,17 +151,16 @@ def _second_pass(
 
 def _evaluate(
     asked: Asked,
-    known: Known,
     number: int,
     one: Feature,
-    layer: int,
+    source: int,
     cell: _Cell,
     columns: State,
 ) -> dict[str, Tensor]:
-    """The variables of one feature and layer."""
+    """The variables of one feature and source."""
     index, order = columns[f"{number}.index"].sort()
     own = {
-        what: columns[f"{number}.{layer}.{what}"][order]
+        what: columns[f"{number}.{source}.{what}"][order]
         for what in ("task", "control", "difference", *(["dense"] if asked.dense else []))
     }
     examples = Examples(one.labels[index], one.groups[index], one.part[index])
@@ -237,18 +233,34 @@ def _slots(values: Tensor, count: int, empty: float) -> Tensor:
 
 
 def _named(
-    asked: Asked, known: Known, found: Sequence[Sequence[Mapping[str, Tensor]]]
+    sources: Sequence[Source], found: Sequence[Sequence[Mapping[str, Tensor]]]
 ) -> dict[str, Named]:
+    """The variables by (site, feature, layer, ...), without the site where there is one alone."""
     dims = {
         **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
         **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
         **dict.fromkeys(("all_positive", "random"), CELL[:1]),
     }
     units = {**UNITS, "units": "unit index", "weight": "logit / activation"}
+    several = len(names(sources)) > 1
     named = {}
     for name in found[0][0]:
-        axes = dims.get(name, CELL)
-        values = torch.stack([torch.stack([cell[name] for cell in row]) for row in found])
-        values = values[:, 0] if axes == CELL[:1] else values
-        named[name] = Named(axes, values, units.get(name, "F1"))
+        axes, unit = dims.get(name, CELL), units.get(name, "F1")
+        if axes == CELL[:1]:
+            named[name] = Named(axes, torch.stack([row[0][name] for row in found]), unit)
+            continue
+        grid = _grid(sources, [[cell[name] for cell in row] for row in found])
+        named[name] = Named(("site", *axes), grid, unit) if several else Named(axes, grid[0], unit)
     return named
+
+
+def _grid(sources: Sequence[Source], values: Sequence[Sequence[Tensor]]) -> Tensor:
+    """[site, feature, layer, ...]; NaN, or -1 of whole numbers, where a source has no such layer."""
+    first = values[0][0]
+    sites, at = names(sources), layers(sources)
+    empty = math.nan if first.is_floating_point() else -1
+    grid = first.new_full((len(sites), len(values), len(at), *first.shape), empty)
+    for feature, row in enumerate(values):
+        for source, value in zip(sources, row, strict=True):
+            grid[sites.index(source.name), feature, at.index(source.site.layer)] = value
+    return grid

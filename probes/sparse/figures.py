@@ -1,25 +1,41 @@
-"""Every feature at every layer: held-out F1 of the smallest and of the largest k, side by side."""
+"""Every feature at every layer: held-out F1 of the smallest and of the largest k, side by side.
+
+With an SAE a row for its latents stands under each row of the site's own units; with dense probes a
+block for them stands at the right.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from probes.sparse.rows import by_site
 from workbench.figures import Scale, Theme, markup, shorten, themed
 from workbench.figures.reading import chosen
 
-__all__ = ["figure"]
+__all__ = ["figure", "plain_name"]
 
 ROW, HEAD, FOOT = 22, 92, 70  # pixels
-CELL, LEFT = 46, 190
+CELL, LEFT, WIDER = 46, 190, 110
 BETWEEN = 0.04  # of the width
 LETTERS = 26
 LIKELY = 0.05
+NEURONS = "mlp_act"
+
+
+def plain_name(site: str) -> str:
+    """What a site's units are called: neurons, latents (resid_post), or the site's name."""
+    if site.startswith("sae:"):
+        return f"latents ({site.removeprefix('sae:')})"
+    return "neurons" if site == NEURONS else site
 
 
 def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
-    """A row a feature, a column a layer; "*" marks p <= .05 of the probe's best unit.
+    """A row a feature (and site), a column a layer; "*" marks p <= .05 of the probe's best unit.
 
     Args:
         data: a result's dataset.
@@ -35,38 +51,46 @@ def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> g
         if k is None
         else [chosen("k", k, data["k"].values)]
     )
-    traces = [_heat(data.sel(k=one), number, look) for number, one in enumerate(ks)]
-    return go.Figure(traces, _layout(data, ks, look))
+    blocks = [_Block(f"layer, {one} unit{'s' if one > 1 else ''}", one) for one in ks]
+    if "dense_f1" in data:
+        blocks.append(_Block("layer, dense", None))
+    traces = [_heat(data, block, number, look) for number, block in enumerate(blocks)]
+    return go.Figure(traces, _layout(data, blocks, look))
 
 
-def _heat(of_k: xr.Dataset, number: int, theme: Theme) -> go.Heatmap:
-    of_k = of_k.transpose("feature", "layer", ...)
-    f1, base = of_k["f1"].values, of_k["all_positive"].values[:, None]
-    likely = of_k["p"].values <= LIKELY
-    text = [
-        [
-            f"{value:.2f}{'*' if sure else ''}".removeprefix("0")
-            for value, sure in zip(*row, strict=True)
-        ]
-        for row in zip(f1.tolist(), likely.tolist(), strict=True)
-    ]
-    hover = np.stack(
-        np.broadcast_arrays(of_k["f1_low"], of_k["f1_high"], of_k["p"], of_k["control_f1"], base),
-        -1,
-    )
+class _Block(NamedTuple):
+    """What stands side by side: probes of k units, or, where k is None, of the whole site."""
+
+    title: str
+    k: int | None
+
+
+def _rows(data: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    """Each row's name and numbers, the sites of a feature one below the other."""
+    sites = by_site(data)
+    for feature in range(data.sizes["feature"]):
+        for site, of_site in sites.items():
+            one = of_site.isel(feature=feature)
+            name = shorten(str(one["feature"].item()), LETTERS)
+            yield (f"{name}, {plain_name(site)}" if len(sites) > 1 else name), one
+
+
+def _heat(data: xr.Dataset, block: _Block, number: int, theme: Theme) -> go.Heatmap:
+    rows = [one for _, one in _rows(data)]
+    f1 = [_f1(one, block.k).values for one in rows]
     return go.Heatmap(
-        z=f1,
-        x=[str(layer) for layer in of_k["layer"].values.tolist()],
-        y=[markup(shorten(str(name), LETTERS)) for name in of_k["feature"].values.tolist()],
-        text=text,
+        z=np.stack(f1),
+        x=[str(layer) for layer in data["layer"].values.tolist()],
+        y=[markup(name) for name, _ in _rows(data)],
+        text=[
+            [_text(*cell) for cell in zip(values.tolist(), _likely(one, block.k), strict=True)]
+            for values, one in zip(f1, rows, strict=True)
+        ],
         texttemplate="%{text}",
         textfont={"size": 11, "color": theme.cell_ink},
-        customdata=hover,
-        hovertemplate=(
-            "%{y}, layer %{x}<br>F1 %{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
-            "<br>p %{customdata[2]:.3f}, control task %{customdata[3]:.3f}"
-            "<br>all positive %{customdata[4]:.3f}<extra></extra>"
-        ),
+        customdata=None if block.k is None else np.stack([_beside(one, block.k) for one in rows]),
+        hovertemplate=_hover(block),
+        hoverongaps=False,
         colorscale=Scale("F1", "F1", "blue", 0.0, 1.0).colours(theme),
         zmin=0,
         zmax=1,
@@ -78,20 +102,51 @@ def _heat(of_k: xr.Dataset, number: int, theme: Theme) -> go.Heatmap:
     )
 
 
-def _layout(data: xr.Dataset, ks: list[int], theme: Theme) -> dict[str, object]:
-    share = (1 - BETWEEN * (len(ks) - 1)) / len(ks)
+def _f1(one: xr.Dataset, k: int | None) -> xr.DataArray:
+    return one["dense_f1"] if k is None else one["f1"].sel(k=k)
+
+
+def _likely(one: xr.Dataset, k: int | None) -> list[bool]:
+    if k is None:
+        return [False] * one.sizes["layer"]
+    likely: list[bool] = (one["p"].sel(k=k).values <= LIKELY).tolist()
+    return likely
+
+
+def _text(value: float, likely: bool) -> str:
+    """Two digits; nothing where the site has no such layer."""
+    return "" if np.isnan(value) else f"{value:.2f}{'*' if likely else ''}".removeprefix("0")
+
+
+def _beside(one: xr.Dataset, k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """[layer, 5] what a cell's text adds."""
+    of_k = one.sel(k=k)
+    names = ("f1_low", "f1_high", "p", "control_f1", "all_positive")
+    return np.stack(np.broadcast_arrays(*(of_k[name].values for name in names)), -1)
+
+
+def _hover(block: _Block) -> str:
+    if block.k is None:
+        return "%{y}, layer %{x}<br>F1 %{z:.3f} of a dense probe of the whole site<extra></extra>"
+    return (
+        "%{y}, layer %{x}<br>F1 %{z:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
+        "<br>p %{customdata[2]:.3f}, control task %{customdata[3]:.3f}"
+        "<br>all positive %{customdata[4]:.3f}<extra></extra>"
+    )
+
+
+def _layout(data: xr.Dataset, blocks: list[_Block], theme: Theme) -> dict[str, object]:
+    share = (1 - BETWEEN * (len(blocks) - 1)) / len(blocks)
     axes: dict[str, object] = {}
-    for number, k in enumerate(ks):
+    for number, block in enumerate(blocks):
         start = number * (share + BETWEEN)
         name = f"xaxis{number + 1 if number else ''}"
-        axes[name] = theme.axis(
-            f"layer, {k} unit{'s' if k > 1 else ''}", domain=[start, start + share], type="category"
-        )
-    rows = data.sizes["feature"]
+        axes[name] = theme.axis(block.title, domain=[start, start + share], type="category")
+    rows, left = len(list(_rows(data))), LEFT + (WIDER if "site" in data.dims else 0)
     return theme.layout(
-        width=LEFT + 30 + max(420, CELL * data.sizes["layer"] * len(ks)),
+        width=left + 30 + max(420, CELL * data.sizes["layer"] * len(blocks)),
         height=ROW * rows + HEAD + FOOT,
-        margin={"l": LEFT, "r": 16, "t": HEAD, "b": FOOT},
+        margin={"l": left, "r": 16, "t": HEAD, "b": FOOT},
         title={
             "text": "Held-out F1 of sparse probes; * p ≤ .05 over all units, layers and features",
             "x": 0.01,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
+from probes.latents.autoencoder import SparseAutoencoder
+from probes.sparse.citations import LATENTS, PROBES
 from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.known import Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
 from probes.sparse.passes import first_pass, merged
 from probes.sparse.rankers import STREAMED, Ranker
+from probes.sparse.sources import Source, checked, layers, names
 from probes.sparse.supports import METHODS, Method
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named, SetLevel, State
@@ -49,6 +53,10 @@ class SparseProbe(SetLevel):
     units, layers and features of the run; and how well the difference of the class means, a direction of
     all units, does by itself, or a dense probe.
 
+    With `sae`, the latents of sparse autoencoders are probed as the site's units are, at the layers that
+    they read, and stand beside them: neurons against latents in one run, one family of p values, and, with
+    `dense`, against all of what either is made of.
+
     Two passes over the prompts: class moments of every unit, which rank them; then the activations of the
     best `shortlist` units of each feature and layer, of which the probes are made. With the memory of
     what p values need (4 bytes x permutations x features x units) the first does not grow with prompts.
@@ -63,21 +71,25 @@ class SparseProbe(SetLevel):
             spans at each of theirs; "span": one example a span.
         site: mlp_act (neurons), mlp_out, attn_out, resid_pre, resid_mid, resid_post (coordinates), or z
             (all heads' outputs).
+        sae: folders of SAEs in SAELens' format (cfg.json and sae_weights.safetensors; `workbench fit sae`
+            makes one), one a site and layer. A folder may carry its hash, as in sae#0123456789abcdef.
         features: names of labels, or rules: token:digit, position:0, field=value (see
             `probes.sparse.predicates.rule_of`); every label of the prompts where empty.
-        layers: those to probe; all where empty.
+        layers: those of the site to probe; all where empty.
         method: "telescope" (the paper's adaptive thresholding), "swap", or "exhaustive" (of least
             training loss among all subsets of the shortlist, for k of 1 and 2).
         ranker: "mean_difference" or "f_statistic".
         pool: what of a span is read: "last", "first", "mean", "max".
         shortlist: how many units of a feature and layer the probes are chosen from; at least max k.
         permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none.
-        dense: whether to fit all units too; the activations of all examples are then held in memory.
+        dense: whether to fit the whole site too, and of an SAE the states that it reads; those of all
+            examples are then held in memory.
         c: inverse strength of the L2 penalty, on standardised activations.
         seed: of splits, control tasks and permutations.
 
-    Result axes: feature, layer, k, slot. Variables by (feature, layer, k): f1, f1_low, f1_high (95%
-    bootstrap interval over test groups), precision, recall, mcc, average_precision, roc_auc, threshold
+    Result axes: feature, layer, k, slot; with an SAE also site, where "sae:" before a site's name says
+    latents. Variables by (feature, layer, k): f1, f1_low, f1_high (95% bootstrap interval over test
+    groups), precision, recall, mcc, average_precision, roc_auc, threshold
     (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
     control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
     slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1;
@@ -90,6 +102,7 @@ class SparseProbe(SetLevel):
     k: int | Sequence[int] = (1, 2, 4, 8, 16)
     token: Level = "last"
     site: str = "mlp_act"
+    sae: str | Path | Sequence[str | Path] = ()
     features: str | Sequence[str] = ()
     layers: int | Sequence[int] = ()
     method: Method = "telescope"
@@ -103,24 +116,16 @@ class SparseProbe(SetLevel):
 
     name: ClassVar[str] = WHO
     title: ClassVar[str] = "Sparse probes"
+    files: ClassVar[tuple[str, ...]] = ("sae",)
     costly: ClassVar[bool] = True
     needs_set: ClassVar[bool] = True
     long_targets: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"f1": (0.0, 1.0), "p": (0.0, 1.0)}
     )
-    citation: ClassVar[Citation] = Citation(
-        "Features were decoded from {model} by sparse probes (Gurnee et al., 2023; {settings})",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
-    )
+    citation: ClassVar[Citation] = PROBES
     _found: ClassVar[Known | None] = None  # an instance's own once it is settled
+    _saes: ClassVar[Sequence[SparseAutoencoder]] = ()  # likewise, of its folders
 
     def __post_init__(self) -> None:
         for field in ("k", "layers"):
@@ -149,11 +154,25 @@ class SparseProbe(SetLevel):
                 raise SettingError(f"{WHO}: {field} is {value!r}: expected at least {least}")
         if not self.c > 0:
             raise SettingError(f"{WHO}: c is {self.c!r}: expected a number above 0")
+        self._open()
+
+    def _open(self) -> None:
+        """Read the SAEs; the setting then says which they are."""
+        several = self.sae if isinstance(self.sae, list | tuple) else (self.sae,)
+        opened = [SparseAutoencoder.named(one) for one in several if one not in ("", None)]
+        checked([Source.of(sae) for sae in opened])
+        object.__setattr__(self, "_saes", opened)
+        object.__setattr__(self, "sae", tuple(f"{one.folder}#{one.hash}" for one in opened))
 
     @property
     def _ks(self) -> Sequence[int]:
         assert isinstance(self.k, tuple)
         return self.k
+
+    @classmethod
+    def source(cls, settings: Mapping[str, Any]) -> Citation:
+        """That of sparse probing; with an SAE, that of its latents too."""
+        return LATENTS if settings.get("sae") else cls.citation
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """With the examples of the whole set, their splits, controls and permutations."""
@@ -177,6 +196,16 @@ class SparseProbe(SetLevel):
         expand_sites(self._sites, model.n_layers)
         if not isinstance(model, Store) and len(model.stacks) > 1:
             raise UnsupportedError(f"{WHO}: {model.name} has two stacks: expected a model of one")
+        for sae in self._saes:
+            sae.require(model)
+
+    def remarks(self, model: Model) -> Sequence[str]:
+        """Of each SAE where it lies, how much it explains, and on what it was fitted."""
+        return [sae.remark(model) for sae in self._saes]
+
+    def _sources(self, n_layers: int) -> list[Source]:
+        own = [Source(site.name, site) for site in expand_sites(self._sites, n_layers)]
+        return [*own, *map(Source.of, self._saes)]
 
     @property
     def _sites(self) -> list[tuple[str, int]] | str:
@@ -184,15 +213,17 @@ class SparseProbe(SetLevel):
         return [(self.site, layer) for layer in self.layers] or self.site
 
     def reads(self, model: Model) -> Read:
-        """The site, at all tokens unless the last is enough."""
-        return Read(self._sites, "last" if self.token == "last" else "all")
+        """The site and what SAEs read, at all tokens unless the last is enough."""
+        sites = list(dict.fromkeys(one.site for one in self._sources(model.n_layers)))
+        return Read(sites, "last" if self.token == "last" else "all")
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Features, layers, k, and a probe's units by falling weight."""
-        sites = expand_sites(self._sites, model.n_layers)
+        sources = self._sources(model.n_layers)
         return {
+            "site": names(sources),
             "feature": list(self._known.features),
-            "layer": [site.layer for site in sites],
+            "layer": layers(sources),
             "k": list(self._ks),
             "slot": list(range(1, max(self._ks) + 1)),
         }
@@ -203,7 +234,9 @@ class SparseProbe(SetLevel):
 
     def update(self, state: State, captures: Captures) -> State:
         """Moments and sums of one more batch."""
-        return merged(state, first_pass(captures, self.site, self._known, self.pool))
+        # where no layers are named, all of the site's were read, of which the last one is L
+        sources = self._sources(max(captures.layers(self.site)))
+        return merged(state, first_pass(captures, sources, self._known, self.pool))
 
     def merge(self, left: State, right: State) -> State:
         """Both together."""
@@ -224,7 +257,7 @@ class SparseProbe(SetLevel):
             SettingError: k is larger than the site has units.
         """
         asked = Asked(
-            site=self.site,
+            sources=self._sources(model.n_layers),
             positions="last" if self.token == "last" else "all",
             pool=self.pool,
             ks=self._ks,

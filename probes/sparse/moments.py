@@ -16,6 +16,8 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
+BLOCK = 256  # units at once: float64 copies of them stay small
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -32,10 +34,11 @@ class Moments:
     spread: Tensor
 
     @classmethod
-    def empty(cls, features: int, units: int) -> Moments:
+    def empty(cls, features: int, units: int, device: torch.device | None = None) -> Moments:
         """Of no examples."""
-        wide = torch.zeros(features, 2, units, dtype=torch.float64)
-        return cls(torch.zeros(features, 2, dtype=torch.float64), wide, wide.clone())
+        wide = torch.zeros(features, 2, units, dtype=torch.float64, device=device)
+        count = torch.zeros(features, 2, dtype=torch.float64, device=device)
+        return cls(count, wide, wide.clone())
 
     @classmethod
     def of(cls, acts: Tensor, labels: Tensor) -> Moments:
@@ -45,15 +48,23 @@ class Moments:
             acts: [N, units].
             labels: [features, N]: 1, 0, or -1 for what is no example of the feature.
         """
-        shift = acts[0].double()  # an example: what is constant then has a spread of exactly 0
-        centred = acts.double().sub_(shift) if acts.dtype != torch.float64 else acts - shift
         member = torch.stack([labels == 0, labels == 1], dim=1).double()  # [features, 2, N]
+        made = cls.empty(len(labels), acts.shape[1], acts.device)
+        for start in range(0, acts.shape[1], BLOCK):
+            block = slice(start, start + BLOCK)
+            made._fill(block, acts[:, block], member)
+        return made
+
+    def _fill(self, block: slice, acts: Tensor, member: Tensor) -> None:
+        """Some units, of [N, units] and which class of which feature [features, 2, N] is whose."""
+        shift = acts[0].double()  # an example: what is constant then has a spread of exactly 0
+        centred = acts.to(torch.float64, copy=True).sub_(shift)
         count = member.sum(-1)
-        of_one = count.clamp(min=1)[..., None]
-        mean = (member @ centred) / of_one
+        mean = (member @ centred) / count.clamp(min=1)[..., None]
         spread = (member @ centred.square_()) - count[..., None] * mean.square()
-        there = (count > 0)[..., None]
-        return cls(count, torch.where(there, mean + shift, 0.0), spread.clamp(min=0))
+        self.count.copy_(count)
+        self.mean[..., block] = torch.where((count > 0)[..., None], mean + shift, 0.0)
+        self.spread[..., block] = spread.clamp_(min=0)
 
     def merge(self, other: Moments) -> Moments:
         """Of both together."""

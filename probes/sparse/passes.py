@@ -12,66 +12,44 @@ from torch import Tensor
 from probes.sparse.known import Feature, Known, Rows
 from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
-from workbench.errors import ModelError
+from probes.sparse.sources import Part, Source, parts, pooled
 from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 
-__all__ = ["Columns", "first_pass", "merged", "pooled"]
+__all__ = ["Columns", "first_pass", "merged"]
 
 BOTH = 2  # the feature and its control
 
 
-def pooled(captures: Captures, acts: Tensor, rows: Rows, pool: Pool) -> Tensor:
-    """[m, units] activations of examples: of their one token, or the mean or greatest over tokens."""
-    table = captures.batch.ids.new_full(captures.batch.ids.shape, -1)
-    places = captures.places
-    table[places.row, places.position] = torch.arange(len(places), device=table.device)
-    if all(len(one) == 1 for one in rows.places):
-        row, position = torch.tensor([one[0] for one in rows.places], device=table.device).T
-        return acts[table[row, position]]
-    found = []
-    for one in rows.places:
-        row, position = torch.tensor(one, device=table.device).T
-        own = acts[table[row, position]]
-        found.append(own.mean(0) if pool == "mean" else own.amax(0))
-    return torch.stack(found)
-
-
-def first_pass(captures: Captures, site: str, known: Known, pool: Pool) -> dict[str, Tensor]:
-    """What one batch adds, by layer: moments of training examples, and what p values need.
+def first_pass(
+    captures: Captures, sources: Sequence[Source], known: Known, pool: Pool
+) -> dict[str, Tensor]:
+    """What one batch adds, by number of the source: moments of training examples, and for p values.
 
     `train` are the moments of each feature, then of each control; `whole` those of all examples;
     `sums` [features, arrangements, units] sums of the activations that an arrangement calls positive,
     and `positives` [features, arrangements] how many there are.
     """
-    features = list(known.features.values())
-    rows = [known.rows(captures.batch.prompts, one.name) for one in features]
     found: dict[str, Tensor] = {}
-    for layer in captures.layers(site):
-        acts = finite(captures[site, layer], site, layer).flatten(1)
-        parts = [
-            _of_feature(one, at, pooled(captures, acts, at, pool))
-            if at.index
-            else _nothing(one, acts)
-            for one, at in zip(features, rows, strict=True)
-        ]
-        found |= {
-            f"{layer}.{name}": torch.stack([part[name] for part in parts]).cpu()
-            for name in parts[0]
-        }
+    for number, source in enumerate(sources):
+        whole: State = {}
+        for part in parts(captures, source):
+            whole = merged(whole, _of_part(part, known, pool))
+        found |= {f"{number}.{name}": values for name, values in whole.items()}
     return found
 
 
-def finite(acts: Tensor, site: str, layer: int) -> Tensor:
-    """The activations, float32 at least, since sums of them are taken.
-
-    Raises:
-        ModelError: some of them are NaN or infinite.
-    """
-    if not acts.isfinite().all():
-        raise ModelError(f"{site}, layer {layer}: activations that are not finite; try float32")
-    return acts.to(torch.promote_types(acts.dtype, torch.float32))
+def _of_part(part: Part, known: Known, pool: Pool) -> dict[str, Tensor]:
+    found = []
+    for one in known.features.values():
+        at = known.rows(part.prompts, one.name)
+        found.append(
+            _of_feature(one, at, pooled(part, part.units, at, pool))
+            if at.index
+            else _nothing(one, part.units)
+        )
+    return {name: torch.stack([own[name] for own in found]).cpu() for name in found[0]}
 
 
 def _of_feature(one: Feature, rows: Rows, acts: Tensor) -> dict[str, Tensor]:
@@ -92,15 +70,15 @@ def _of_feature(one: Feature, rows: Rows, acts: Tensor) -> dict[str, Tensor]:
 def _nothing(one: Feature, acts: Tensor) -> dict[str, Tensor]:
     """Of a batch without an example of a feature."""
     units = acts.shape[1]
-    found = Moments.empty(BOTH, units).state("train.")
+    found = Moments.empty(BOTH, units, acts.device).state("train.")
     if one.arrangements is None:
         return found
     count = len(one.arrangements.orders)
     sums = {
         "sums": acts.new_zeros(count, units),
-        "positives": torch.zeros(count, dtype=torch.int64),
+        "positives": torch.zeros(count, dtype=torch.int64, device=acts.device),
     }
-    return found | Moments.empty(1, units).state("whole.") | sums
+    return found | Moments.empty(1, units, acts.device).state("whole.") | sums
 
 
 def merged(left: State, right: State) -> dict[str, Tensor]:
@@ -118,20 +96,22 @@ def merged(left: State, right: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Columns(SetLevel):
-    """The second pass: activations of some units of each feature and layer.
+    """The second pass: activations of some units of each feature and source.
 
     Attributes:
-        site, positions, pool: what is read.
+        sources, positions, pool: what is read.
         known: the examples.
-        wanted: by (feature, layer), what to keep: name -> [columns] indices, or a
-            [units, columns] map.
+        wanted: by (feature, number of the source), what to keep of the units: name -> [columns] indices,
+            or a [units, columns] map.
+        dense: whether to keep, as "dense", the whole states that the units are of.
     """
 
-    site: str
+    sources: Sequence[Source]
     positions: str
     pool: Pool
     known: Known
     wanted: Mapping[tuple[str, int], Mapping[str, Tensor]]
+    dense: bool
 
     name: ClassVar[str] = "sparse_probe"
     title: ClassVar[str] = "Sparse probes"
@@ -139,8 +119,8 @@ class Columns(SetLevel):
     citation: ClassVar[Citation] = Citation("", "")
 
     def reads(self, model: Model) -> Read:
-        """The site at the layers of which something is wanted."""
-        return Read(sorted({(self.site, layer) for _, layer in self.wanted}), self.positions)
+        """The sites of the sources."""
+        return Read(sorted({source.site for source in self.sources}), self.positions)
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """None."""
@@ -154,18 +134,26 @@ class Columns(SetLevel):
         """The columns of one more batch."""
         found: dict[str, Tensor] = {}
         for number, name in enumerate(self.known.features):
-            rows = self.known.rows(captures.batch.prompts, name)
+            index = self.known.rows(captures.batch.prompts, name).index
+            if index:
+                found[f"{number}.index"] = torch.tensor(index)
+        for number, source in enumerate(self.sources):
+            for part in parts(captures, source):
+                state = self.merge(state, self._of_part(number, part))
+        return self.merge(state, found)
+
+    def _of_part(self, source: int, part: Part) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for number, name in enumerate(self.known.features):
+            rows = self.known.rows(part.prompts, name)
             if not rows.index:
                 continue
-            found[f"{number}.index"] = torch.tensor(rows.index)
-            for layer in captures.layers(self.site):
-                acts = captures[self.site, layer].flatten(1)
-                own = pooled(captures, acts, rows, self.pool)
-                found |= {
-                    f"{number}.{layer}.{what}": _kept(own, wanted).cpu()
-                    for what, wanted in self.wanted[name, layer].items()
-                }
-        return self.merge(state, found)
+            own = pooled(part, part.units, rows, self.pool)
+            kept = {what: _kept(own, wanted) for what, wanted in self.wanted[name, source].items()}
+            if self.dense:
+                kept["dense"] = pooled(part, part.states, rows, self.pool)
+            found |= {f"{number}.{source}.{what}": one.cpu() for what, one in kept.items()}
+        return found
 
     def merge(self, left: State, right: State) -> State:
         """One behind the other."""

@@ -11,7 +11,7 @@ from workbench.report.sections import Listing, Plot, Section
 __all__ = ["section"]
 
 BEST = ("layer", "f1", "f1_low", "f1_high", "p", "selectivity", "compression", "units")
-BESIDE = ("direction_f1", "all_positive", "examples", "positives")
+BESIDE = ("direction_f1", "dense_f1", "all_positive", "examples", "positives")
 
 
 def section(rows: pl.LazyFrame, data: xr.Dataset | None) -> Section:
@@ -39,16 +39,21 @@ def section(rows: pl.LazyFrame, data: xr.Dataset | None) -> Section:
 def _best(table: pl.DataFrame) -> Listing:
     best = (
         table.sort("validation_f1", descending=True, nulls_last=True)
-        .group_by("feature", "k", maintain_order=True)
+        .group_by("feature", "site", "k", maintain_order=True)
         .first()
-        .sort("feature", "k")
-        .select("feature", "k", *BEST, *BESIDE)
+        .sort("feature", "site", "k")
+        .select("feature", "site", "k", *BEST, *BESIDE)
     )
+    if best["site"].n_unique() == 1:
+        best = best.drop("site")
+    if best["dense_f1"].is_null().all():  # not asked for
+        best = best.drop("dense_f1")
     return Listing(
         "Best layers",
         "The layer of highest F1 on validation groups, and its F1 on test groups with a 95% interval. p is "
         "adjusted over all units, layers and features of the run. Selectivity is F1 less that of a control "
         "task, random labels of token types. Compression is of the labels, 1 for none. direction_f1: of the "
-        "difference of the class means, over all units; all_positive: of calling everything positive.",
+        "difference of the class means, over all units; dense_f1: of a probe of the whole site, where asked "
+        "for, of an SAE's latents the states that it reads; all_positive: of calling everything positive.",
         best,
     )

@@ -11,7 +11,7 @@ from workbench.tidy import plain
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["rows"]
+__all__ = ["by_site", "rows"]
 
 FIRST = ("threshold", "f1", "f1_low", "f1_high", "p", "selectivity")
 MORE = ("precision", "recall", "mcc", "average_precision", "roc_auc", "f1_at_zero", "validation_f1")
@@ -21,25 +21,37 @@ OF_FEATURE = ("all_positive", "random", "examples", "positives")
 
 
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
-    """One row a (feature, layer, k), `units` by falling weight; None where there is no such number."""
-    site = json.loads(data.attrs["provenance"])["settings"]["site"]
-    for feature in range(data.sizes["feature"]):
-        for layer in range(data.sizes["layer"]):
-            for k in range(data.sizes["k"]):
-                cell = data.isel(feature=feature, layer=layer, k=k)
-                numbers = {name: _number(cell, name) for name in (*FIRST, *MORE, *LAST)}
-                first = {name: numbers.pop(name) for name in FIRST}
-                yield {
-                    "feature": str(cell["feature"].item()),
-                    "site": site,
-                    "layer": int(cell["layer"]),
-                    "k": int(cell["k"]),
-                    **first,
-                    "units": [unit for unit in cell["units"].values.tolist() if unit >= 0],
-                    "weights": cell["weight"].values[: int(cell["k"])].tolist(),
-                    **numbers,
-                    **{name: _number(cell, name) for name in (*OF_LAYER, *OF_FEATURE)},
-                }
+    """One row a (site, feature, layer, k), `units` by falling weight; None for no such number."""
+    for name, site in by_site(data).items():
+        for feature in range(data.sizes["feature"]):
+            for layer in range(data.sizes["layer"]):
+                for k in range(data.sizes["k"]):
+                    cell = site.isel(feature=feature, layer=layer, k=k)
+                    if (cell["units"] >= 0).any():  # else the site has no such layer
+                        yield _row(name, cell)
+
+
+def by_site(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The result of each site or SAE by its name."""
+    if "site" in data.dims:
+        return {str(name): data.sel(site=name) for name in data["site"].values.tolist()}
+    return {json.loads(data.attrs["provenance"])["settings"]["site"]: data}
+
+
+def _row(site: str, cell: xr.Dataset) -> dict[str, Any]:
+    numbers = {name: _number(cell, name) for name in (*FIRST, *MORE, *LAST)}
+    first = {name: numbers.pop(name) for name in FIRST}
+    return {
+        "feature": str(cell["feature"].item()),
+        "site": site,
+        "layer": int(cell["layer"]),
+        "k": int(cell["k"]),
+        **first,
+        "units": [unit for unit in cell["units"].values.tolist() if unit >= 0],
+        "weights": cell["weight"].values[: int(cell["k"])].tolist(),
+        **numbers,
+        **{name: _number(cell, name) for name in (*OF_LAYER, *OF_FEATURE)},
+    }
 
 
 def _number(cell: xr.Dataset, name: str) -> Any:

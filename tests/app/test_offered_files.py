@@ -67,6 +67,23 @@ def test_a_link_opens_no_other_file(desk: Desk, lenses: Path, name: str) -> None
     assert len(desk.jobs()) == before
 
 
+def test_folders_of_saes_are_offered_by_their_names(lenses: Path) -> None:
+    outside = lenses.parent / "elsewhere"
+    for folder in (lenses / "dictionary", outside):
+        folder.mkdir()
+        (folder / "sae_weights.safetensors").touch()
+    (lenses / "leads-out-too").symlink_to(outside)
+    files = OfferedFiles(lenses)
+    assert sorted(files.names) == ["dictionary", "mine"]
+    opened = files.opened("sparse_probe", {"sae": "dictionary"})
+    assert opened["sae"] == str(lenses / "dictionary")
+    assert files.closed("sparse_probe", {"sae": f"{opened['sae']}#{'0' * 16},"}) == {
+        "sae": f"dictionary#{'0' * 16}"
+    }
+    with pytest.raises(wb.SettingError, match="is offered here: expected one of dictionary, mine"):
+        files.opened("sparse_probe", {"sae": "../elsewhere"})
+
+
 def test_a_missing_folder_offers_nothing(desk: Desk, tmp_path: Path) -> None:
     files = OfferedFiles(tmp_path / "none")
     assert files.names == {}

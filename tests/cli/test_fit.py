@@ -46,6 +46,33 @@ def test_a_fitted_lens_is_a_file_that_run_reads(text: Path, tmp_path: Path) -> N
     assert {row["lens"] for row in json.loads(rows.stdout)} == {f"Tuned lens {said['hash'][:8]}"}
 
 
+def test_a_fitted_sae_is_a_folder_that_probes_read(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sae"
+    brief = [*BRIEF, "--set", "layer=2", "--set", "latents=32", "--set", "k=4"]
+    words = ["fit", "sae", "--text", str(text), "--out", str(out), *brief]
+    assert "6 steps, a forward pass to layer 2" in invoke(*words, "--plan").stdout
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert "PCA of rank 4" in done.stdout
+    assert sorted(file.name for file in out.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    again = invoke(*words)
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr.splitlines()[-1]
+    labelled = tmp_path / "labelled.jsonl"
+    lines = [
+        {"text": f"{'The city' if i % 2 else 'A man'} {i}", "labels": {"city": i % 2}}
+        for i in range(24)
+    ]
+    labelled.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    chosen = [f"sae={out}", "k=1", "layers=2", "permutations=0", "dense=true"]
+    settings = [word for one in chosen for word in ("--set", one)]
+    rows = invoke("run", "sparse_probe", "--prompts", str(labelled), *settings, "--json")
+    assert rows.exit_code == 0, rows.output
+    found = json.loads(rows.stdout)
+    assert [row["site"] for row in found] == ["mlp_act", "sae:resid_post"]
+    assert all(row["dense_f1"] is not None for row in found)
+
+
 def test_an_interrupt_keeps_a_checkpoint_to_go_on_from(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,8 +106,8 @@ def test_an_interrupt_keeps_a_checkpoint_to_go_on_from(
     ("words", "said"),
     [
         (
-            ["fit", "sae", "--text", "{text}"],
-            "no fit 'sae': expected one of tuned_lens, jacobian_lens",
+            ["fit", "probe", "--text", "{text}"],
+            "no fit 'probe': expected one of tuned_lens, jacobian_lens, sae",
         ),
         (["fit", "tuned_lens"], "expected either --text FILE or --prompts FILE"),
         (["fit", "tuned_lens", "--text", "none.txt"], "no file none.txt"),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import workbench as wb
-from probes import SparseProbe
-from probes.sparse.held_out import Examples, direction, held_out
+from probes import SparseAutoencoder, SparseAutoencoderFit, SparseProbe
+from probes.sparse.held_out import Examples, dense, direction, held_out
 from probes.sparse.known import Known
 from probes.sparse.labels import Labeller
 from probes.sparse.makers import atlas_facts
@@ -196,3 +196,83 @@ def test_atlas_has_neurons_for_landmarks_and_its_twin_has_not(
     }
     assert found["atlas"]["p"] <= 0.05
     assert found["atlas"]["f1_low"] > found["twin"]["f1"]
+
+
+@pytest.fixture(scope="module")
+def sae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SAE of resid_post at layer 2 of the tiny model, in float64 as the model is."""
+    fit = SparseAutoencoderFit(layer=2, latents=20, k=3, steps=5, tokens=64, skip_first=0)
+    made = fit(model("gpt2"), [p.text for p in prompts()])
+    return made.save(tmp_path_factory.mktemp("sae") / "sae")
+
+
+def test_latents_are_probed_beside_neurons_as_what_they_are_in_memory(
+    sae_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streamed a few prompts at once; neurons as without an SAE; one family of p values."""
+    hooked = model("gpt2")
+    monkeypatch.setattr("probes.sparse.sources.ELEMENTS", 3 * 20)
+    settings = {"k": K, "token": "all", "features": "token:digit", "shortlist": 8, "dense": True}
+    probe = SparseProbe(**settings, permutations=30, sae=str(sae_folder))  # type: ignore[arg-type]
+    result = probe(hooked, prompts(), batch_size=7, padding="left")
+    data = result.data
+    assert data["site"].values.tolist() == ["mlp_act", "sae:resid_post"]
+    sae = SparseAutoencoder.load(sae_folder)
+    known = Known.of(hooked, prompts(), Labeller(("token:digit",), "all"), 0, 0)
+    one = known.features["token:digit"]
+    states = torch.cat(
+        [hooked.capture([p], [("resid_post", 2)])["resid_post", 2] for p in prompts()]
+    )
+    acts = sae.encode(states)
+    examples = Examples(one.labels, one.groups, one.part)
+    ranking = rank(acts[examples.train], examples.labels[examples.train])
+    chosen = top(ranking, 8)
+    for k, expected in held_out(acts[:, chosen], ranking[chosen], examples, K).items():
+        cell = data.sel(site="sae:resid_post", layer=2, k=k).isel(feature=0)
+        assert cell["units"].values[:k].tolist() == chosen[expected.strongest].tolist()
+        assert float(cell["f1"]) == pytest.approx(expected.held_out.scores.f1, rel=1e-9)
+    straight = dense(states, examples)
+    found = float(data["dense_f1"].sel(site="sae:resid_post", layer=2)[0])
+    assert found == pytest.approx(straight.scores.f1, rel=1e-9)
+    alone = SparseProbe(**settings, permutations=30)(hooked, prompts()).data  # type: ignore[arg-type]
+    neurons = data.sel(site="mlp_act")
+    for name in ("f1", "units", "dense_f1", "selectivity"):
+        np.testing.assert_allclose(neurons[name], alone[name], rtol=1e-6)
+    assert (neurons["p"] >= alone["p"]).all()  # the greatest of more units
+    rows = result.rows()
+    assert len(rows) == (3 + 1) * len(K)  # the SAE has one layer
+    assert {row["site"] for row in rows} == {"mlp_act", "sae:resid_post"}
+
+
+def test_the_comparison_is_in_figure_panels_and_provenance(sae_folder: Path) -> None:
+    hooked = model("gpt2")
+    probe = SparseProbe(k=K, shortlist=8, permutations=0, dense=True, sae=str(sae_folder))
+    result = probe(hooked, prompts())
+    shown = result.plot()
+    assert list(shown.data[0].y) == ["odd, neurons", "odd, latents (resid_post)"]
+    assert shown.data[0].text[1][0] == ""  # no latents at layer 1
+    np.testing.assert_allclose(shown.data[2].z[1][1], result.data["dense_f1"].values[1, 0, 1])
+    lines = SparseProbe.panels(result.data)[0].lines  # type: ignore[union-attr]
+    assert {"odd, neurons", "odd, latents (resid_post)", "dense, all of mlp_act"} <= set(lines)
+    sae = SparseAutoencoder.load(sae_folder)
+    assert result.provenance["settings"]["sae"] == [f"{sae_folder}#{sae.hash}"]
+    assert result.provenance["remarks"][0].startswith(f"SAE {sae.hash[:8]} (topk, 20 latents)")
+    assert (
+        SparseProbe(sae=f"{sae_folder}#{sae.hash}").settings()
+        == SparseProbe(sae=str(sae_folder)).settings()
+    )
+
+
+def test_saes_that_are_refused(sae_folder: Path) -> None:
+    for given, message in (
+        ("jbloom/gpt2-res", "no cfg.json in jbloom/gpt2-res"),
+        (f"{sae_folder}#{'0' * 16}", "expected 0000000000000000"),
+        ([str(sae_folder)] * 2, "expected one SAE a site and layer"),
+    ):
+        with pytest.raises(wb.WorkbenchError, match=message):
+            SparseProbe(sae=given)
+    probe = SparseProbe(k=1, sae=sae_folder)
+    with pytest.raises(wb.ModelError, match="was fitted on"):
+        probe(model("gpt2").twin(), prompts())
+    with pytest.raises(wb.SettingError, match="k is 30: sae:resid_post has 20 units at layer 2"):
+        SparseProbe(k=30, sae=str(sae_folder))(model("gpt2"), prompts())

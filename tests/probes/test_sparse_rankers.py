@@ -26,8 +26,9 @@ def test_a_planted_unit_comes_first(ranker: str) -> None:
     assert top(rank(acts, labels, ranker), 1).item() == 17  # type: ignore[arg-type]
 
 
-def test_moments_of_any_split_are_those_of_all_at_once() -> None:
-    """Means of 1e4 beside spreads of 1; missing labels count for nothing."""
+def test_moments_of_any_split_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means of 1e4 beside spreads of 1; missing labels count for nothing; seven units at once."""
+    monkeypatch.setattr("probes.sparse.moments.BLOCK", 7)
     acts, labels = data(1)
     acts += 1e4
     both = torch.stack([labels, torch.where(torch.arange(400) % 3 == 0, -1, 1 - labels)])

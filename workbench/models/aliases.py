@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from workbench.errors import SettingError
 
-__all__ = ["from_hook"]
+__all__ = ["from_hook", "to_hook"]
 
 IN_BLOCK: Mapping[str, str] = {
     "hook_in": "resid_pre",
@@ -30,6 +30,9 @@ IN_BLOCK: Mapping[str, str] = {
     "attn.hook_z": "z",
 }
 """Sites by the hook's name inside its block."""
+
+NEWER = ("hook_in", "hook_out")
+"""Names that only transformer-lens' bridges have."""
 
 OUTSIDE: Mapping[str, str] = {"ln_final.hook_out": "final_norm"}
 """Sites by the name of a hook outside the blocks."""
@@ -59,6 +62,17 @@ def from_hook(name: str) -> tuple[str, int | None] | None:
     if hook not in known:
         raise SettingError(f"hook {name!r} is no canonical site: {_instead(hook, known)}")
     return known[hook], int(inside[1]) + 1 if inside else None
+
+
+def to_hook(site: str, layer: int) -> str | None:
+    """transformer-lens' name of a site inside a block; None where it has none.
+
+    The embedding, which is resid_post at layer 0, enters the first block.
+    """
+    if (site, layer) == ("resid_post", 0):
+        return "blocks.0.hook_resid_pre"
+    hooks = {found: hook for hook, found in IN_BLOCK.items() if hook not in NEWER}
+    return f"blocks.{layer - 1}.{hooks[site]}" if site in hooks else None
 
 
 def _instead(hook: str, known: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What lenses are fitted on: encoded prompts, a part of which is held out by their own hash."""
+"""What lenses and SAEs are fitted on: encoded prompts, a part of which is held out by their own hash."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from workbench.errors import PromptError, SettingError
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, Prompts, PromptSet
 
-__all__ = ["Corpus", "batches"]
+__all__ = ["Corpus", "batches", "schedule"]
 
 BLOCK = 2**18  # characters that are encoded at a time
 DIGITS = 16
@@ -143,6 +145,24 @@ def batches(lengths: Sequence[int], indices: Sequence[int], limit: int) -> Itera
         batch.append(index)
     if batch:
         yield batch
+
+
+def schedule(lengths: Sequence[int], steps: int, tokens: int, seed: int) -> Iterator[list[int]]:
+    """The prompts of each step of `tokens` tokens, to the next whole prompt, at most all of them once.
+
+    They are shuffled anew whenever all have had their turn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    for _ in range(steps):
+        step: list[int] = []
+        count = 0
+        while count < tokens and len(step) < len(lengths):
+            if not order:
+                order = torch.randperm(len(lengths), generator=generator).tolist()
+            step.append(order.pop())
+            count += lengths[step[-1]]
+        yield step
 
 
 def _pieces(ids: Iterator[int], length: int) -> Iterator[tuple[int, ...]]:

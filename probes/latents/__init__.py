@@ -1,0 +1,1 @@
+"""Latents of sparse autoencoders: read, fitted, and held against what they must beat."""
