@@ -8,6 +8,9 @@ from probes.interchange.instrument import Interchange
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
+from probes.steering.ablation import ProbeAblation
+from probes.steering.instrument import Steering
+from probes.superposition.instrument import Superposition
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [
@@ -18,6 +21,9 @@ __all__ = [
     "Interchange",
     "Patch",
     "PathPatch",
+    "ProbeAblation",
     "SpanTrace",
     "SparseProbe",
+    "Steering",
+    "Superposition",
 ]

@@ -83,8 +83,11 @@ def test_public_names() -> None:
         "Interchange",
         "Patch",
         "PathPatch",
+        "ProbeAblation",
         "SpanTrace",
         "SparseProbe",
+        "Steering",
+        "Superposition",
     ]
     relied_on = {
         "load",

@@ -186,6 +186,7 @@ def _evaluate(
     )
     straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
     found["direction_f1"] = _real(straight.scores.f1)
+    found["difference"] = cell.difference
     if asked.dense:
         whole = dense(own["dense"], examples, c=asked.c, seed=asked.seed)
         found["dense_f1"] = _real(whole.scores.f1)
@@ -242,9 +243,15 @@ def _named(
     dims = {
         **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
         **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
+        "difference": (*CELL[:2], "unit"),
         **dict.fromkeys(("all_positive", "random"), CELL[:1]),
     }
-    units = {**UNITS, "units": "unit index", "weight": "logit / activation"}
+    units = {
+        **UNITS,
+        "units": "unit index",
+        "weight": "logit / activation",
+        "difference": "activation",
+    }
     named = {}
     for name in found[0][0]:
         axes = dims.get(name, CELL)
