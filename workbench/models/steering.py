@@ -13,7 +13,7 @@ from workbench.errors import SettingError, UnsupportedError
 from workbench.models.anatomy import Anatomy
 from workbench.models.edits import Edit
 from workbench.models.fingerprint import hash_text
-from workbench.models.hooks import Attachable, Tap
+from workbench.models.hooks import Attachable, Point, Tap, skipped
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites, site_of
 
@@ -56,8 +56,8 @@ def steering_taps(
 ) -> list[tuple[Attachable, Tap]]:
     """The taps that add the vectors.
 
-    Only sites that a restart from given states does not pass a second time: a state after a block holds
-    what was added to it, so what a block reads cannot be steered without being added twice.
+    Nothing is added where the module is not run: a state that a pass restarts from holds what was added to
+    it. What a block reads is that state itself, so it cannot be told whether it was steered before.
 
     Raises:
         UnsupportedError: a site that cannot be steered in every pass, or that the model lacks.
@@ -70,12 +70,14 @@ def steering_taps(
                 f"{steer.target} cannot be steered in every pass, since a restart would add to it twice: "
                 f"expected {', '.join(STEERABLE)} of layers 1..{n_layers}, or an edit for each pass"
             )
-    return [(anatomy.point(steer.target), _adding(steer)) for steer in steers]
+    points = [anatomy.point(steer.target) for steer in steers]
+    return [(point, _adding(point, steer)) for point, steer in zip(points, steers, strict=True)]
 
 
-def _adding(steer: Steer) -> Tap:
+def _adding(point: Attachable, steer: Steer) -> Tap:
     def add(value: Tensor) -> Tensor | None:
-        if not steer.strength:
+        passed_over = isinstance(point, Point) and skipped(point.module)
+        if not steer.strength or passed_over:
             return None  # the very same numbers
         width = value.shape[2:]
         if steer.vector.shape != width:
