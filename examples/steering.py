@@ -48,8 +48,8 @@ def ablated(model: wb.Model, seen: list[wb.Prompt], new: list[wb.Prompt]) -> Non
             found = {name: ends[0][0] for name, ends in effects(data, which).items()}
             _, low, high = (end[0] for end in effects(data, which)["difference"])
             print(
-                f"layer {layer} without the {k} best, loss {NAMES[which]}: {found['effect']:+.4f} nat, random ones "
-                f"{found['control']:+.4f}, difference {low:+.4f} to {high:+.4f}"
+                f"layer {layer} without the {k} best, loss {NAMES[which]}: {found['effect']:+.4f} nat, "
+                f"random ones {found['control']:+.4f}, difference {low:+.4f} to {high:+.4f}"
             )
 
 

@@ -14,6 +14,7 @@ __all__ = ["facts", "means", "panels"]
 
 MOST = 3  # strengths that have a panel
 LACKS = 0
+STEERED = "out of class, steered"
 
 
 def means(data: xr.Dataset, name: str, label: int) -> Mean:
@@ -36,13 +37,13 @@ def panels(data: xr.Dataset) -> Sequence[Panel]:
 
 def _lines(data: xr.Dataset, at: int) -> Lines:
     strength = float(data["strength"][at])
-    lines = {"steered": _line(data, "p_in", at, control=False)}
+    lines = {STEERED: _line(data, "p_in", at, control=False)}
     if data.sizes.get("draw"):
         lines["random direction"] = _line(data, "random_p_in", at, control=True)
     clean = float(means(data, "clean_p_in", LACKS)[0])
-    flat = xr.full_like(lines["steered"].values, clean)
+    flat = xr.full_like(lines[STEERED].values, clean)
     lines["not steered"] = Line(flat, control=True)
-    title = f"p(answers in class) of prompts out of class, strength {strength:g}"
+    title = f"p(in class), strength {strength:g}"
     return Lines(f"steered-{at}", title, lines, ends=(0.0, 1.0))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from workbench.figures.panels import Heat, Line, Lines, Panel
 from workbench.figures.scale import Scale
@@ -25,33 +27,27 @@ def _lines(data: xr.Dataset) -> Lines:
     control = data["shuffled_quantiles"].sel(quantile=0.5, drop=True)
     return Lines(
         "product",
-        "‖W_in‖ b_in, median and 20 to 80% of neurons",
+        "‖W_in‖ b_in, median, 20 to 80%",
         {"neurons": Line(middle, low, high), "biases shuffled": Line(control, control=True)},
     )
 
 
 def _histogram(data: xr.Dataset) -> Heat:
-    share = (data["count"] / data.sizes["unit"]).assign_attrs(unit="share of neurons")
-    names = [f"< {value:.2g}" for value in data["bin_high"].values]
-    names[-1] = f"≥ {data['bin_low'].values[-1]:.2g}"
-    told = xr.DataArray(
-        share.values, {"layer": data["layer"], "product": _distinct(names)}, ("layer", "product")
+    """Columns are bins, called by their lower ends; of the first, which has none, "less"."""
+    share = (data["count"] / data.sizes["unit"]).assign_attrs(unit="share")
+    digits = _digits(data["bin_high"].values[:2])
+    names = ["less", *(f"{low:.{digits}f}" for low in data["bin_low"].values[1:].tolist())]
+    values = xr.DataArray(
+        share.values, {"layer": data["layer"], "product": names}, ("layer", "product")
     )
     most = float(np.max(share.values))
-    return Heat(
-        "histogram",
-        "neurons by ‖W_in‖ b_in",
-        told.assign_attrs(share.attrs),
-        Scale("share", "share of neurons", "blue", 0.0, most or 1.0),
-    )
+    scale = Scale("neurons", "share", "blue", 0.0, most or 1.0)
+    return Heat("histogram", "neurons by ‖W_in‖ b_in", values.assign_attrs(share.attrs), scale)
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Labels of bins so narrow that they read alike, numbered apart."""
-    return [
-        name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})"
-        for i, name in enumerate(names)
-    ]
+def _digits(two: NDArray[np.float64]) -> int:
+    """Decimals that tell one edge from the next."""
+    return max(0, -math.floor(math.log10(float(two[1] - two[0]))))
 
 
 def facts(data: xr.Dataset, layer: int) -> list[tuple[str, str]]:
