@@ -73,6 +73,7 @@ class Superposition(SetLevel):
     name: ClassVar[str] = "superposition"
     title: ClassVar[str] = "Superposition statistics"
     needs_weights: ClassVar[bool] = True
+    costly: ClassVar[bool] = True  # the same for every prompt
     needs_prompts: ClassVar[bool] = False
     long_targets: ClassVar[bool] = True
     citation: ClassVar[Citation] = Citation(

@@ -27,7 +27,7 @@ def _lines(data: xr.Dataset) -> Lines:
     control = data["shuffled_quantiles"].sel(quantile=0.5, drop=True)
     return Lines(
         "product",
-        "‖W_in‖ b_in, median, 20 to 80%",
+        "‖W_in‖ b_in, 20 to 80%",
         {"neurons": Line(middle, low, high), "biases shuffled": Line(control, control=True)},
     )
 

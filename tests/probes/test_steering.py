@@ -1,5 +1,6 @@
 """From a probe to its direction and its units: closed forms, hooks of plain Hugging Face, Atlas."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import workbench as wb
+from app.cli import cli
 from probes import ProbeAblation, SparseProbe, Steering
 from probes.sparse.found import ProbeResult
 from probes.sparse.makers import atlas_facts
@@ -16,7 +19,7 @@ from probes.steering.ablation_panels import effects
 from probes.steering.bootstrap import drawn, mean
 from probes.steering.panels import means
 from probes.steering.units import controls
-from tests.tiny import model
+from tests.tiny import hf_model, model, tokenizer
 from workbench.report import report
 
 LOGITS = ("logits", 3)
@@ -261,3 +264,35 @@ def test_atlas_is_steered_to_languages_and_not_by_random_directions() -> None:
     assert clean[0] == 0.0
     assert steered[1] > 0.5  # the interval's low end
     assert random[2] < 0.1  # the interval's high end
+
+
+@pytest.mark.parametrize("engine", ["transformer_lens", "nnsight"])
+def test_every_engine_gives_the_same(found: ProbeResult, engine: str) -> None:
+    other = wb.load(hf_model("gpt2"), tokenizer(), engine=engine)
+    some = list(prompts())[:6]
+    for instrument in (Steering(layers=2, draws=1), ProbeAblation(layers=2, draws=1)):
+        one = instrument.of(found)
+        mine, theirs = (one(each, some).data for each in (model("gpt2"), other))
+        for name in mine.data_vars:
+            # 1e-9: float64, another order of sums
+            np.testing.assert_allclose(theirs[name], mine[name], rtol=0, atol=1e-9)
+
+
+def test_the_command_line_goes_on_from_a_saved_probe(found: ProbeResult, tmp_path: Path) -> None:
+    """Each prompt's units, a list of numbers, stand in the printed table."""
+    atlas, some = wb.load(), [p for p in atlas_facts() if "continent=Asia" in p.labels][::5]
+    probe = SparseProbe(k=2, features="continent=Asia", layers=3, permutations=0)(atlas, some)
+    probe.save(tmp_path / "probe.nc")
+    lines = [
+        json.dumps({"text": p.text, "target": p.target, "labels": p.labels}) for p in some[::4]
+    ]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    given = ["--prompts", str(tmp_path / "some.jsonl"), "--set", f"probe={tmp_path / 'probe.nc'}"]
+    done = CliRunner().invoke(cli, ["run", "probe_ablation", *given])
+    assert done.exit_code == 0, done.output
+    assert " ".join(map(str, probe.units("continent=Asia", 3))) in done.stdout
+    done = CliRunner().invoke(cli, ["run", "steer", *given, "--set", "strength=-2,2", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {row["strength"] for row in json.loads(done.stdout)} == {-2.0, 2.0}
+    refused = CliRunner().invoke(cli, ["run", "steer", *given, "--set", "feature=Asia"])
+    assert refused.exit_code == 2
