@@ -24,7 +24,9 @@ def halves() -> tuple[list[wb.Prompt], list[wb.Prompt]]:
 
 def steered(model: wb.Model, seen: list[wb.Prompt], new: list[wb.Prompt]) -> None:
     """Add the difference of the class means to questions for something else."""
-    probe = SparseProbe(k=8, features=FEATURE, site="resid_post", permutations=0)(model, seen)
+    probe = SparseProbe(k=8, features=FEATURE, site="resid_post", layers=LAYER, permutations=0)(
+        model, seen
+    )
     direction = probe.direction(FEATURE, LAYER)
     question = "The capital of France is"
     view = direction.on(model, 4.0)

@@ -75,6 +75,8 @@ class Direction:
 class ProbeResult(Result):
     """The result of `SparseProbe`; `ProbeResult.load` reads a saved one.
 
+    One that was measured together with other instruments' is `ProbeResult(result.data)`.
+
     >>> found = SparseProbe()(model, prompts)  # doctest: +SKIP
     >>> steered = found.direction("plural", layer=3).on(model, 2.0)  # doctest: +SKIP
     >>> LogitLens()(steered, "The key")  # doctest: +SKIP

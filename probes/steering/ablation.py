@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from probes.sparse.found import ProbeResult
+from probes.sparse.labels import Level
 from probes.steering.going_on import (
     CLASSES,
     below,
     loaded,
     of_layers,
+    require_classes,
     said,
 )
 from probes.steering.losses import Losses
@@ -150,7 +152,11 @@ class ProbeAblation(Driving):
             return self
         result = loaded(WHO, self.probe) if self._result is None else self._result
         made = replace(self, feature=result.feature(self.feature)).of(result)
-        object.__setattr__(made, "_prompts", tuple(prompts))
+        every = tuple(prompts)
+        encoded = [model.encode(one, long_targets=True) for one in every]
+        level: Level = "all" if self.classes == "token" else "last"
+        require_classes(model, encoded, made.feature, level)
+        object.__setattr__(made, "_prompts", every)
         return made
 
     @property

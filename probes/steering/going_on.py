@@ -18,12 +18,14 @@ from workbench.models.tokens import EncodedPrompt
 
 __all__ = [
     "CLASSES",
+    "Below",
     "Label",
     "below",
     "labels_at",
     "labels_by_prompt",
     "loaded",
     "of_layers",
+    "require_classes",
     "said",
 ]
 
@@ -91,15 +93,19 @@ def _examples(model: Model, prompt: EncodedPrompt, feature: str, level: Level) -
     return {one.positions[-1]: int(one.value) for one in examples}
 
 
-def require_classes(labels: Sequence[Label], feature: str) -> None:
-    """Refuse prompts of one class.
+def require_classes(
+    model: Model, prompts: Sequence[EncodedPrompt], feature: str, level: Level
+) -> None:
+    """Refuse prompts, or tokens, of one class or of none.
 
     Raises:
         PromptError: they are.
     """
+    found = {label for one in prompts for label in _examples(model, one, feature, level).values()}
+    what = "token" if level == "all" else "prompt"
     for value, name in ((1, "has"), (0, "lacks")):
-        if value not in labels:
-            raise PromptError(f"no prompt {name} {feature!r}: expected prompts labelled 1 and 0")
+        if value not in found:
+            raise PromptError(f"no {what} {name} {feature!r}: expected some labelled 1 and some 0")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def prompts() -> wb.PromptSet:
     )
 
 
+def more(text: str) -> list[wb.Prompt]:
+    """Those, and one without a target."""
+    return [*prompts(), wb.Prompt(text, labels={"odd": 1})]
+
+
 @pytest.fixture(scope="module")
 def found() -> ProbeResult:
     return SparseProbe(k=(1, 3), shortlist=8, permutations=0)(model("gpt2"), prompts())
@@ -220,6 +225,10 @@ def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
     page = made.page.read_text(encoding="utf-8")
     assert "Strength 2" in page
     assert "Beyond the control" in page
+    for one in both:
+        one(hooked, prompts()).save(tmp_path / f"{one.name}.nc")
+        kept = wb.Result.load(tmp_path / f"{one.name}.nc")
+        assert kept.rows() == one(hooked, prompts()).rows()
     data = both[1](hooked, prompts()).data
     assert len(ProbeAblation.facts(data, layer=2)) == 7
     assert ProbeAblation.facts(data, layer=0) == []
@@ -233,8 +242,9 @@ def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
         (lambda f: f.steer(model("gpt2"), prompts(), layers=9), "layer 9 was not probed"),
         (lambda f: f.ablate(model("gpt2"), prompts(), k=2), "k=2 was not probed: expected one of 1, 3"),
         (lambda f: f.ablate(model("bert"), prompts()), "expected a decoder"),
-        (lambda f: f.ablate(model("gpt2"), ["a"]), "'a' has one token"),
-        (lambda f: f.ablate(model("gpt2"), ["ab"], loss="answer"), "has no target"),
+        (lambda f: f.ablate(model("gpt2"), more("a")), "'a' has one token"),
+        (lambda f: f.ablate(model("gpt2"), more("abc"), loss="answer"), "has no target"),
+        (lambda f: f.ablate(model("gpt2"), ["ab"]), "no prompt has 'odd'"),
         (lambda f: f.steer(model("gpt2"), ["ab"]), "have no answers of their own"),
         (lambda f: ProbeAblation(loss="answer", classes="token"), "loss=answer is of whole prompts"),
         (lambda f: Steering(direction="up"), "direction is 'up'"),
