@@ -31,7 +31,7 @@ def steered(model: wb.Model, seen: list[wb.Prompt], new: list[wb.Prompt]) -> Non
     question = "The capital of France is"
     view = direction.on(model, 4.0)
     print(f"{question}{model.generate(question, 1)[0]}; steered:{view.generate(question, 1)[0]}")
-    data = probe.steer(model, new, layers=LAYER, strength=(1.0, 2.0, 4.0), positions="last").data
+    data = probe.steer(model, new, layers=LAYER, strength=(1.0, 2.0), positions="last").data
     print("prompts that ask for no language, and answer with one (95% interval over countries)")
     print(f"not steered  {100 * float(means(data, 'clean_top_in', 0)[0]):5.1f}%")
     for at, strength in enumerate(data["strength"].values):
@@ -45,7 +45,7 @@ def ablated(model: wb.Model, seen: list[wb.Prompt], new: list[wb.Prompt]) -> Non
     probe = SparseProbe(k=(1, 8), features=FEATURE, permutations=0)(model, seen)
     for k in (1, 8):
         layer = probe.best_layer(FEATURE, k)
-        data = probe.ablate(model, new, k=k, layers=layer, loss="answer").data
+        data = probe.ablate(model, new, k=k, layers=layer, loss="answer", draws=4).data
         for which in ("in", "out"):
             found = {name: ends[0][0] for name, ends in effects(data, which).items()}
             _, low, high = (end[0] for end in effects(data, which)["difference"])

@@ -43,7 +43,8 @@ class Steering(Driving):
     At each layer l and strength s, a + s v_l in the place of the activation a; v_l is the difference of
     the class means of a feature, or its sparse probe's direction (see `probes.sparse.found.Direction`).
     Answers in class are the first tokens of the targets of prompts that have the feature, answers out of
-    class those of prompts that lack it; what is in both counts as neither. Measured behind each prompt:
+    class those of prompts that lack it; what is in both counts as neither, and so does an answer that no
+    measured prompt has: measure enough of them. Measured behind each prompt:
 
         p_in, p_out = the probability of all answers of a class together,
         top_in = whether the likeliest token of all is an answer in class.
