@@ -91,6 +91,8 @@ def run(
     from workbench.shown import destination
 
     configured = configure(instrument, settings or [])
+    if not (configured.needs_prompts or prompt or chat or prompts):
+        prompt = "."  # any will do
     chosen = prompts_of(prompt, chat, prompts, target, target_id, foil, subject, corrupted)
     if out is not None:
         destination(out, Result.writers)

@@ -56,9 +56,17 @@ def _chances(value: Any) -> Any:
     return " ".join(f"{pair['token']!r} {math.exp(pair['score']):.2f}" for pair in value[:3])
 
 
+def _part(value: Any) -> str:
+    """A token with its score, or a number of a list."""
+    if isinstance(value, dict):
+        return f"{value['token']!r} {value['score']:.3g}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _short(value: Any) -> Any:
     if isinstance(value, list):
-        return " ".join(f"{pair['token']!r} {pair['score']:.3g}" for pair in value[:3])
+        pairs = bool(value) and isinstance(value[0], dict)  # the best few tokens
+        return " ".join(map(_part, value[:3] if pairs else value))
     if isinstance(value, str):
         return repr(value)
     return f"{value:.3g}" if isinstance(value, float) else value

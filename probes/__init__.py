@@ -13,6 +13,9 @@ from probes.particles.instrument import Particles
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
+from probes.steering.ablation import ProbeAblation
+from probes.steering.instrument import Steering
+from probes.superposition.instrument import Superposition
 from probes.temperature.instrument import AttentionEntropy
 from probes.tracing.instrument import CausalTrace
 
@@ -27,9 +30,12 @@ __all__ = [
     "Particles",
     "Patch",
     "PathPatch",
+    "ProbeAblation",
     "SpanTrace",
     "SparseAutoencoder",
     "SparseAutoencoderFit",
     "SparseProbe",
+    "Steering",
+    "Superposition",
     "TokenGeometry",
 ]

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from workbench.atlas.facts import answers
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -286,3 +288,22 @@ def test_an_sae_stands_above_its_controls_and_beside_neurons(
     assert sorted(units) == ["mlp_act"] * 4 + ["sae:resid_post"] * 4
     assert (tmp_path / "atlas_sae" / "cfg.json").is_file()
     assert "Plotly" in (tmp_path / "sparse_autoencoder.html").read_text(encoding="utf-8")
+
+
+def test_steering_changes_the_kind_of_answer_and_a_random_direction_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runpy.run_path(str(EXAMPLES / "steering.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    clean, steered = re.findall(r"^The capital of France is (\w+); steered: (\w+)$", printed, re.M)[
+        0
+    ]
+    assert clean == "Paris"
+    assert steered in answers("language")
+    low = float(re.findall(r"strength 2: steered \S+ \(([\d.]+) to", printed)[0])
+    random = float(
+        re.findall(r"strength 2: random direction \S+ \([\d.]+ to ([\d.]+)\)", printed)[0]
+    )
+    assert random < 10 < 50 < low
+    assert len(re.findall(r"^layer \d without the \d best", printed, re.M)) == 4
+    assert len(re.findall(r"median weight norm", printed)) == 6

@@ -86,10 +86,13 @@ def test_public_names() -> None:
         "Particles",
         "Patch",
         "PathPatch",
+        "ProbeAblation",
         "SpanTrace",
         "SparseAutoencoder",
         "SparseAutoencoderFit",
         "SparseProbe",
+        "Steering",
+        "Superposition",
         "TokenGeometry",
     ]
     relied_on = {

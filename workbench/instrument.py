@@ -93,6 +93,7 @@ class Instrument(ABC):
         files: settings that name a file; a page takes for them the names that it offers, no path.
         costly: whether the app measures it from its own tab alone, and not with every prompt.
         needs_set: whether it says nothing of one prompt; the app then offers it for prompt sets alone.
+        needs_prompts: whether prompts matter to it; they do not where the weights alone speak.
         most_prompts: the most in a batch, where it works prompt by prompt all the same, so that a long
             run tells how far it is and can be cancelled; None where batches save time.
         ranges: the least and the largest that a variable can be, by its name, where it has such
@@ -107,6 +108,7 @@ class Instrument(ABC):
     files: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
     needs_set: ClassVar[bool] = False
+    needs_prompts: ClassVar[bool] = True
     most_prompts: ClassVar[int | None] = None
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 

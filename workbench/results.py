@@ -156,9 +156,15 @@ def called(model: Mapping[str, Any]) -> str:
     adapter, changes = model.get("adapter"), model.get("changes", [])
     name = str(model["name"]) if adapter is None else f"{model['name']} + {adapter['name']}"
     if len(changes) > NAMED:
-        return f"{name} with {len(changes)} maps changed"
-    changed = " and ".join(f"{change['map']} of layer {change['layer']}" for change in changes)
-    return f"{name} with {changed} changed" if changed else name
+        name = f"{name} with {len(changes)} maps changed"
+    elif changes:
+        changed = " and ".join(f"{change['map']} of layer {change['layer']}" for change in changes)
+        name = f"{name} with {changed} changed"
+    steered = " and ".join(
+        f"{one['strength']:+g} at {one['site']} of layer {one['layer']}"
+        for one in model.get("steering", [])
+    )
+    return f"{name} steered by {steered}" if steered else name
 
 
 def _identity(model: Mapping[str, Any]) -> tuple[str, str]:

@@ -182,6 +182,7 @@ def _evaluate(
     )
     straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
     found["direction_f1"] = _real(straight.scores.f1)
+    found["difference"] = cell.difference
     if asked.dense:
         whole = dense(own["dense"], examples, c=asked.c, seed=asked.seed)
         found["dense_f1"] = _real(whole.scores.f1)
@@ -239,9 +240,15 @@ def _named(
     dims = {
         **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
         **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
+        "difference": (*CELL[:2], "unit"),
         **dict.fromkeys(("all_positive", "random"), CELL[:1]),
     }
-    units = {**UNITS, "units": "unit index", "weight": "logit / activation"}
+    units = {
+        **UNITS,
+        "units": "unit index",
+        "weight": "logit / activation",
+        "difference": "activation",
+    }
     several = len(names(sources)) > 1
     named = {}
     for name in found[0][0]:
@@ -255,12 +262,14 @@ def _named(
 
 
 def _grid(sources: Sequence[Source], values: Sequence[Sequence[Tensor]]) -> Tensor:
-    """[site, feature, layer, ...]; NaN, or -1 of whole numbers, where a source has no such layer."""
+    """[site, feature, layer, ...]; NaN, or -1 of whole numbers, where a source has no such layer or unit."""
     first = values[0][0]
     sites, at = names(sources), layers(sources)
     empty = math.nan if first.is_floating_point() else -1
-    grid = first.new_full((len(sites), len(values), len(at), *first.shape), empty)
+    shape = [max(sizes) for sizes in zip(*(value.shape for value in values[0]), strict=True)]
+    grid = first.new_full((len(sites), len(values), len(at), *shape), empty)
     for feature, row in enumerate(values):
         for source, value in zip(sources, row, strict=True):
-            grid[sites.index(source.name), feature, at.index(source.site.layer)] = value
+            part = grid[sites.index(source.name), feature, at.index(source.site.layer)]
+            part[tuple(map(slice, value.shape))] = value
     return grid

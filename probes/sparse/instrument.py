@@ -14,6 +14,7 @@ import torch
 from probes.latents.autoencoder import SparseAutoencoder
 from probes.sparse.citations import LATENTS, PROBES
 from probes.sparse.evaluation import Asked, evaluated
+from probes.sparse.found import ProbeResult
 from probes.sparse.known import Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
 from probes.sparse.passes import first_pass, merged
@@ -25,7 +26,7 @@ from workbench.instrument import Citation, Measured, Named, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 from workbench.models.sites import BLOCK_SITES, expand_sites
-from workbench.prompts import Prompt, PromptSet
+from workbench.prompts import Prompt, Prompts, PromptSet
 from workbench.store.activations import Store
 
 if TYPE_CHECKING:
@@ -92,9 +93,12 @@ class SparseProbe(SetLevel):
     groups), precision, recall, mcc, average_precision, roc_auc, threshold
     (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
     control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
-    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1;
+    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1; by
+    (feature, layer, unit) difference, of the training examples' class means;
     by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
     random, positive). What does not exist is NaN.
+
+    To go on, a `ProbeResult` has each feature's `direction` for steering, and `ablate` takes its units out.
 
     >>> SparseProbe(k=[1, 8])(model, "facts.jsonl").to_frame()  # doctest: +SKIP
     """
@@ -163,6 +167,10 @@ class SparseProbe(SetLevel):
         checked([Source.of(sae) for sae in opened])
         object.__setattr__(self, "_saes", opened)
         object.__setattr__(self, "sae", tuple(f"{one.folder}#{one.hash}" for one in opened))
+
+    def __call__(self, model: Model, prompts: Prompts, **options: Any) -> ProbeResult:
+        """Probe `prompts`; `options` are those of `workbench.measure`."""
+        return ProbeResult(super().__call__(model, prompts, **options).data)
 
     @property
     def _ks(self) -> Sequence[int]:

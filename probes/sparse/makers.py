@@ -45,7 +45,7 @@ LEAST_LETTERS = 80  # of a piece of code or prose
 
 
 def atlas_facts(seed: int = 0) -> PromptSet:
-    """Every fact of Atlas in a held-out template, asked up to its answer; group: the subject.
+    """Every fact of Atlas in a held-out template, up to its answer, the target; group: the subject.
 
     Labels of the prompt: "relation=..." for each relation, "entity=..." for country, landmark and
     person; and "continent=..." where the subject has one. Entity and continent are also labels of the
@@ -66,6 +66,7 @@ def _fact(rng: Random, fact: Fact, relations: Sequence[str], continents: Sequenc
     place = {"start": stated.start, "end": stated.end}
     return Prompt(
         stated.text,
+        target=f" {fact.answer}",
         group=fact.subject,
         labels={f"relation={name}": int(fact.relation == name) for name in relations}
         | entity

@@ -9,6 +9,7 @@ from workbench.models.keys_values import KeyValues
 from workbench.models.loading import load
 from workbench.models.protocol import Model
 from workbench.models.sites import SITES, Site
+from workbench.models.steering import Steer
 from workbench.models.torch_engine import TorchModel
 from workbench.models.weights import Weights
 
@@ -25,6 +26,7 @@ __all__ = [
     "Places",
     "Read",
     "Site",
+    "Steer",
     "TorchModel",
     "Weights",
     "load",

@@ -16,11 +16,13 @@ from workbench.models.captures import Captures, Read
 from workbench.models.changes import Changes
 from workbench.models.edits import Edit
 from workbench.models.forward import Part, Start
+from workbench.models.generation import continuations
 from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.loaded import Loaded
 from workbench.models.positions import Positions
 from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.steering import Steer
 from workbench.models.tokens import EncodedPrompt
 from workbench.models.twin import random_twin
 from workbench.models.weights import Weights
@@ -85,6 +87,24 @@ class Engine(Loaded, ABC):
         """
         raise self._cannot("changes of weights")
 
+    def with_steering(self, steers: Sequence[Steer]) -> Self:
+        """The same model with vectors added at sites in its own passes, and in nobody else's.
+
+        Nothing is written, every instrument measures the view as any model, and results say in their
+        provenance how it was steered. Calls add up. Who runs `hf` himself has the vectors on while he
+        holds the view's lock.
+
+        Args:
+            steers: at resid_post, mlp_out, mlp_act or z of layers 1..L. For other sites, or for some
+                positions alone, give `Steer.edit` to `read` or `intervene`.
+
+        Raises:
+            UnsupportedError: the engine cannot, or the site cannot be steered in every pass.
+
+        >>> steered = model.with_steering([Steer(("resid_post", 3), vector, 2.0)])  # doctest: +SKIP
+        """
+        raise self._cannot("steering of every pass")
+
     def twin(self, seed: int = 0) -> Engine:
         """A model of the same configuration and tokenizer whose weights were never trained.
 
@@ -146,6 +166,22 @@ class Engine(Loaded, ABC):
     ) -> Captures:
         """Read `sites` in a forward pass with `edits`, from `start` (layer, states) where given."""
         return self.read(self._batch(batch), [Read(sites, positions)], edits=edits, start=start)[0]
+
+    def generate(
+        self, prompts: Batch | Prompts, tokens: int = 16, *, edits: Sequence[Edit] = ()
+    ) -> list[str]:
+        """Continue each prompt by its most likely tokens, with `edits` in every pass.
+
+        A whole pass for each token, without a cache, so that edits reach every position as it stands.
+
+        Args:
+            tokens: how many at most; a text ends before the tokenizer's end of text.
+
+        Raises:
+            UnsupportedError: the model predicts no next tokens.
+            PromptError: a prompt leaves no room for as many tokens.
+        """
+        return continuations(self, self._batch(prompts).prompts, tokens, edits)
 
     def tail(
         self,

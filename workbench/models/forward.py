@@ -178,7 +178,7 @@ def _passed_over(anatomy: Anatomy, layer: int, states: Tensor | None = None) -> 
             return (given, *own(hidden_states, *args, **kwargs)[1:])
         return (given, *[args[index - 1] for index in family.passes_on])
 
-    return replaced_forward(anatomy.block(layer), forward)
+    return replaced_forward(anatomy.block(layer), forward, skips=True)
 
 
 def outputs(states: Tensor, count: int) -> Any:
@@ -213,7 +213,7 @@ def silenced(module: nn.Module, count: int, adds_residual: bool) -> Any:
             return outputs(args[1], count)
         return outputs(torch.zeros_like(args[0] if args else kwargs["hidden_states"]), count)
 
-    return replaced_forward(module, nothing)
+    return replaced_forward(module, nothing, skips=True)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = [
     "on_input",
     "on_output",
     "replaced_forward",
+    "skipped",
 ]
 
 Tap = Callable[[Tensor], Tensor | None]
@@ -147,8 +148,14 @@ def _of_this_thread(tap: Tap) -> Tap:
 
 
 @contextmanager
-def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Run `forward` in the place of the module's own for the length of the context."""
+def replaced_forward(
+    module: nn.Module, forward: Callable[..., Any], *, skips: bool = False
+) -> Iterator[None]:
+    """Run `forward` in the place of the module's own for the length of the context.
+
+    Args:
+        skips: whether it does nothing of what the module does; `skipped` then says so.
+    """
     # In its own dictionary: some libraries' modules pass an attribute on to a module they wrap.
     instance = module.__dict__
     own = instance.get("forward")  # set where another library wraps the instance
@@ -157,6 +164,7 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
     def chosen(*args: Any, **kwargs: Any) -> Any:
         return (forward if get_ident() == owner else usual)(*args, **kwargs)
 
+    chosen.skips = skips  # type: ignore[attr-defined]
     instance["forward"] = chosen
     try:
         yield
@@ -179,3 +187,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in free:
             parameter.requires_grad_(True)
+
+
+def skipped(module: nn.Module) -> bool:
+    """Whether the module's own forward is passed over now (see `replaced_forward`)."""
+    return bool(getattr(module.__dict__.get("forward"), "skips", False))

@@ -22,6 +22,7 @@ from workbench.models.changes import Changes
 from workbench.models.family import Kind
 from workbench.models.fingerprint import Fingerprint
 from workbench.models.quantised import require_tensors
+from workbench.models.steering import Steer
 from workbench.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Loaded:
         refused: sites that failed their load-time check, with the reason.
         adapter: which of the model's adapters is on in every pass; None for none.
         changes: weights that are changed in its passes, by (map, layer).
+        steers: vectors that are added in its passes.
         lock: held by every pass; one for each Hugging Face model, however often it is loaded.
         token_limit: the most tokens a batch may hold, where memory has set one.
     """
@@ -71,6 +73,7 @@ class Loaded:
         self.refused: dict[str, str] = {}
         self.adapter = active_adapter(hf)
         self.changes: Changes = {}
+        self.steers: tuple[Steer, ...] = ()
         self.lock: AbstractContextManager[Any] = turns(hf, self.adapter)
         self.token_limit: int | None = None
         self._twins: dict[int, Engine] = {}

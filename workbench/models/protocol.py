@@ -19,6 +19,7 @@ from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
 from workbench.models.sites import SiteRequest
+from workbench.models.steering import Steer
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.models.weights import Weights
 from workbench.prompts import Prompt, Prompts
@@ -91,6 +92,9 @@ class Model(Protocol):
         positions: Positions = "all",
         start: Start | None = None,
     ) -> Captures: ...
+    def generate(
+        self, prompts: Batch | Prompts, tokens: int = 16, *, edits: Sequence[Edit] = ()
+    ) -> list[str]: ...
     def tail(
         self,
         batch: Batch | Prompts,
@@ -137,4 +141,5 @@ class Model(Protocol):
     @property
     def weights(self) -> Weights: ...
     def with_changes(self, changes: Changes) -> Model: ...
+    def with_steering(self, steers: Sequence[Steer]) -> Model: ...
     def twin(self, seed: int = 0) -> Model: ...

@@ -28,6 +28,7 @@ from workbench.models.keys_values import KeyValues
 from workbench.models.positions import Positions
 from workbench.models.quantised import require_plain_weights
 from workbench.models.sites import Site, SiteRequest
+from workbench.models.steering import Steer, said_of_steering, steering_taps
 from workbench.models.taps import edit_taps, gathering, recording, shifted
 from workbench.models.weights import Weights
 from workbench.prompts import Prompts
@@ -137,14 +138,26 @@ class TorchModel(Engine):
     def with_changes(self, changes: Changes) -> Self:
         view = copy(self)
         view.changes = merged(self.changes, changes)
-        view._twins = {}
-        inner = self.lock
-        view._take_turns(inner._lock if isinstance(inner, ChangedTurns) else inner)
+        view._retake_turns()
         return view
 
+    @override
+    def with_steering(self, steers: Sequence[Steer]) -> Self:
+        view = copy(self)
+        view.steers = (*self.steers, *steers)
+        view._retake_turns()
+        return view
+
+    def _retake_turns(self) -> None:
+        """As a view with changes of its own, or steered its own way: with twins of its own too."""
+        self._twins = {}
+        inner = self.lock
+        self._take_turns(inner._lock if isinstance(inner, ChangedTurns) else inner)
+
     def _take_turns(self, lock: AbstractContextManager[Any]) -> None:
-        """Pass under `lock`, with the changes on."""
+        """Pass under `lock`, with the changes and the steering on."""
         taps = taps_of(self.anatomy, self.changes)
+        taps += steering_taps(self.anatomy, self.steers, self.n_layers)
         self.lock = ChangedTurns(lock, taps) if taps else lock
 
     @override
@@ -152,12 +165,15 @@ class TorchModel(Engine):
         found = super().provenance()
         if self.changes:
             found |= {"changes": said(self.changes), "unchanged_weights": super()._weights()}
+        if self.steers:
+            found |= {"steering": said_of_steering(self.steers)}
         return found
 
     @override
     def _weights(self) -> str:
         own = super()._weights()
-        return hash_text(f"{own} {said(self.changes)}") if self.changes else own
+        own = hash_text(f"{own} {said(self.changes)}") if self.changes else own
+        return hash_text(f"{own} {said_of_steering(self.steers)}") if self.steers else own
 
     @property
     @override

@@ -64,6 +64,10 @@ class NoBlocks:
         """Refused: UnsupportedError."""
         raise _needs_model("change weights")
 
+    def with_steering(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: UnsupportedError."""
+        raise _needs_model("be steered")
+
     def twin(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: UnsupportedError."""
         raise _needs_model("make a twin")

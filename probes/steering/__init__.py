@@ -1,0 +1,1 @@
+"""Going on from a probe: steering by its direction, ablating its units."""

@@ -1,0 +1,290 @@
+"""A probe's units ablated: the loss in class and out of it, beside random units of the same layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from probes.sparse.found import ProbeResult
+from probes.sparse.labels import Level
+from probes.steering.going_on import (
+    CLASSES,
+    below,
+    loaded,
+    of_layers,
+    require_classes,
+    said,
+)
+from probes.steering.losses import Losses
+from probes.steering.means import site_means
+from probes.steering.units import controls, without
+from workbench.errors import SettingError, UnsupportedError
+from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.models.batch import Batch, Places
+from workbench.models.protocol import Model
+from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt
+
+if TYPE_CHECKING:
+    import polars as pl
+    import xarray as xr
+
+    from workbench.figures.panels import Panel
+    from workbench.report.sections import Section
+
+__all__ = ["ProbeAblation"]
+
+WHO = "probe_ablation"
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "how": ("zero", "mean"),
+    "classes": ("prompt", "token"),
+    "loss": ("tokens", "answer"),
+}
+
+
+@dataclass(frozen=True)
+class ProbeAblation(Driving):
+    """Take a sparse probe's units out of a layer: does the loss rise where the feature is, and only there?
+
+    At each layer the k units of a feature's probe are replaced at every position, by 0 or by their mean,
+    and the loss of a class is
+
+        -1 / N sum_t log p(x_t+1 | x_1 .. x_t)    in nat per token, over the N tokens t of the class,
+
+    beside the model as it is. A token t is of the class of its prompt, or has a label of its own; with
+    loss=answer the tokens are those that predict the prompt's target.
+
+    Control: `draws` sets of as many units of the same layer, drawn at random from all others. A probe's
+    units matter to a feature where the loss in class rises more than with the control, and more than
+    out of class; that it does not rise is no proof that they do nothing, since others may make up for it.
+
+    Source: Gurnee, Nanda, Pauly, Harvey, Troitskii and Bertsimas 2023, "Finding Neurons in a Haystack:
+    Case Studies with Sparse Probing", arXiv 2305.01610.
+
+    Attributes:
+        probe: a file in which sparse_probe saved its result (.nc).
+        feature: one of the result's features; may be left out where it has one.
+        k: units of the probe; 0 for the most there are.
+        layers: of those that were probed, one at a time; all where empty.
+        how: "zero", or "mean", over all tokens of the prompts that are measured.
+        classes: "prompt", the label of a whole prompt; "token", that of each token (labelled spans, or
+            rules such as token:digit).
+        loss: "tokens", of every next token of the prompt; "answer", of its target.
+        draws: sets of random units.
+        seed: of the draws.
+
+    Result axes: place (the last of each prompt), layer, class (in, out), draw. Variables: loss (place,
+    layer, class), random_loss (place, layer, class, draw), clean_loss and tokens (place, class). NaN
+    where a prompt has no token of the class.
+
+    >>> ProbeAblation(probe="probe.nc", feature="plural", k=1)(model, prompts).plot()  # doctest: +SKIP
+    """
+
+    probe: str = ""
+    feature: str = ""
+    k: int = 0
+    layers: int | Sequence[int] = ()
+    how: Literal["zero", "mean"] = "zero"
+    classes: Literal["prompt", "token"] = "prompt"
+    loss: Literal["tokens", "answer"] = "tokens"
+    draws: int = 8
+    seed: int = 0
+
+    name: ClassVar[str] = WHO
+    title: ClassVar[str] = "Ablation of a probe's units"
+    long_targets: ClassVar[bool] = True
+    costly: ClassVar[bool] = True
+    needs_set: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("probe",)
+    most_prompts: ClassVar[int | None] = 16
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
+        dict.fromkeys(("loss", "random_loss", "clean_loss"), (0.0, float("inf")))
+    )
+    citation: ClassVar[Citation] = Citation(
+        "Units that sparse probes chose in {model} were ablated (Gurnee et al., 2023; {settings}) beside as "
+        "many random units of the same layer",
+        "@article{gurnee2023finding,\n"
+        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
+        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
+        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
+        "  journal = {Transactions on Machine Learning Research},\n"
+        "  year    = {2023},\n"
+        "  note    = {arXiv:2305.01610}\n"
+        "}",
+    )
+    _result: ClassVar[ProbeResult | None] = None  # an instance's own
+    _prompts: ClassVar[tuple[Prompt, ...] | None] = None  # an instance's own once it is settled
+    _means: ClassVar[tuple[Model, Mapping[int, Tensor]] | None] = None
+
+    def __post_init__(self) -> None:
+        layers = self.layers
+        several = tuple(layers) if isinstance(layers, Iterable) else (layers,)
+        object.__setattr__(self, "layers", several)
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                raise SettingError(
+                    f"{WHO}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
+                )
+        for field in ("k", "draws"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 0:
+                raise SettingError(
+                    f"{WHO}: {field} is {value!r}: expected a whole number from 0 on"
+                )
+        if self.loss == "answer" and self.classes == "token":
+            raise SettingError(f"{WHO}: loss=answer is of whole prompts: expected classes=prompt")
+
+    def of(self, result: ProbeResult) -> Self:
+        """With a result that is at hand, in the place of a file."""
+        made = copy(self)
+        object.__setattr__(made, "_result", result)
+        return made
+
+    def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
+        """With the probe and, for means, all prompts."""
+        if self._prompts is not None:
+            return self
+        result = loaded(WHO, self.probe) if self._result is None else self._result
+        made = replace(self, feature=result.feature(self.feature)).of(result)
+        every = tuple(prompts)
+        encoded = [model.encode(one, long_targets=True) for one in every]
+        level: Level = "all" if self.classes == "token" else "last"
+        require_classes(model, encoded, made.feature, level)
+        object.__setattr__(made, "_prompts", every)
+        return made
+
+    @property
+    def _found(self) -> ProbeResult:
+        if self._result is None:
+            raise SettingError(f"{WHO}: not settled on prompts: expected settled(model, prompts)")
+        return self._result
+
+    @property
+    def _layers(self) -> list[int]:
+        assert isinstance(self.layers, tuple)
+        return of_layers(self._found, self.layers)
+
+    def _units(self, layer: int) -> list[int]:
+        return self._found.units(self.feature, layer, self.k or None)
+
+    def prepare(self, model: Model) -> None:
+        """Refuse models that predict no next tokens, and a k that was not probed."""
+        if not model.causal or len(model.stacks) > 1:
+            raise UnsupportedError(f"{WHO}: {model.name}: expected a decoder")
+        for layer in self._layers:
+            self._units(layer)
+
+    def accept(self, prompt: EncodedPrompt) -> None:
+        """Refuse a prompt without what the loss is of."""
+        Losses.require(prompt, self.loss)
+
+    def remarks(self, model: Model) -> Sequence[str]:
+        """Whose probe it is."""
+        return said(self._found, model)
+
+    def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
+        """Layers with their units, classes, and draws."""
+        units = [" ".join(map(str, self._units(layer))) for layer in self._layers]
+        return {
+            "layer": self._layers,
+            "class": list(CLASSES),
+            "draw": list(range(self.draws)),
+            "units": ("layer", units),
+        }
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """One pass, and of each ablated one the blocks from the ablated layer on; means not counted."""
+        above = sum(model.n_layers - layer + 1 for layer in self._layers)
+        return sum(map(len, prompts)) * (model.n_layers + (1 + self.draws) * above)
+
+    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
+        """Ablate in every prompt."""
+        return self.drive_paced(model, batch, lambda _: None)
+
+    def drive_paced(
+        self, model: Model, batch: Batch, pace: Callable[[float], None]
+    ) -> tuple[Places, Measured]:
+        """Layer by layer, from the states below."""
+        losses = Losses.of(
+            model, batch, self.feature, by_token=self.classes == "token", what=self.loss
+        )
+        states, found = below(model, losses.batch, self._layers), []
+        for number, layer in enumerate(self._layers):
+            found.append(torch.stack(self._of_layer(model, losses, states.start(layer), layer)))
+            pace((number + 1) / len(self._layers))
+        after = torch.stack(found, 1)  # [set of units, layer, prompt, class]
+        axes = ("place", "layer", "class")
+        return batch.places("last"), {
+            "loss": Named(axes, after[0].transpose(0, 1), "nat"),
+            "random_loss": Named((*axes, "draw"), after[1:].permute(2, 1, 3, 0), "nat"),
+            "clean_loss": Named(("place", "class"), losses.run(model), "nat"),
+            "tokens": Named(("place", "class"), losses.tokens, "tokens"),
+        }
+
+    def _of_layer(
+        self, model: Model, losses: Losses, start: tuple[int, Tensor], layer: int
+    ) -> list[Tensor]:
+        """[rows, 2] losses without the probe's units, and without each control's."""
+        site, units = self._found.site, self._units(layer)
+        width = self._found.data.sizes["unit"]
+        sets = [units, *controls(units, width, self.draws, (self.seed, layer))]
+        means = None if self.how == "zero" else self._means_of(model)[layer]
+        return [losses.run(model, [without((site, layer), one, means)], start) for one in sets]
+
+    def _means_of(self, model: Model) -> Mapping[int, Tensor]:
+        """The means, from one pass at the first batch."""
+        if self._means is None or self._means[0] is not model:
+            assert self._prompts is not None
+            found = site_means(model, self._prompts, [(self._found.site, x) for x in self._layers])
+            object.__setattr__(self, "_means", (model, found))
+        assert self._means is not None
+        return self._means[1]
+
+    @classmethod
+    def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
+        """One row a (prompt, layer, class)."""
+        from probes.steering.ablation_rows import rows
+
+        return rows(data)
+
+    @classmethod
+    def panels(
+        cls,
+        data: xr.Dataset,
+        *,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> Sequence[Panel]:
+        """Changes of the loss in class and out of it, beside the control's."""
+        from probes.steering.ablation_panels import panels
+
+        return panels(data)
+
+    @classmethod
+    def facts(
+        cls,
+        data: xr.Dataset,
+        *,
+        layer: int,
+        prompt: str | int | None = None,
+        position: int | None = None,
+        site: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Of a layer, the units and what their loss did to each class."""
+        from probes.steering.ablation_panels import facts
+
+        return facts(data, layer)
+
+    @classmethod
+    def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
+        """Changes of the loss along the layers, with intervals over prompts."""
+        from probes.steering.ablation_report import section
+
+        return section(rows)

@@ -1,0 +1,1 @@
+"""How a layer stores features: statistics of its neurons' input weights and biases."""
