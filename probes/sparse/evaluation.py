@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,10 @@ from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
 from probes.sparse.known import Feature, Known
 from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
+from probes.sparse.neurons import SHOWN, entering, spread
 from probes.sparse.passes import Columns
 from probes.sparse.rankers import Ranker, by_moments, top
-from probes.sparse.significance import p_values, statistics
+from probes.sparse.significance import Arrangements, chance, p_values, statistics
 from probes.sparse.supports import Method
 from workbench.errors import SettingError
 from workbench.instrument import Measured, Named, State
@@ -25,6 +26,8 @@ from workbench.models.protocol import Model
 __all__ = ["Asked", "evaluated"]
 
 CELL = ("feature", "layer", "k")
+NEURON = ("feature", "layer", "rank")
+GATHERING = 0.5  # of the time, the rest being fits
 UNITS: Mapping[str, str] = {
     "threshold": "logit",
     "compression": "bit / bit",
@@ -34,7 +37,15 @@ UNITS: Mapping[str, str] = {
     "precision": "share",
     "recall": "share",
     "roc_auc": "share",
+    "units": "unit index",
+    "weight": "logit / activation",
+    "neuron": "unit index",
+    "neuron_p": "probability",
+    "neuron_low": "activation",
+    "neuron_high": "activation",
+    "histogram": "examples",
 }
+ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -65,23 +76,38 @@ class _Cell:
     p: Tensor | None
 
 
-def evaluated(asked: Asked, known: Known, state: State, model: Model) -> Measured:
-    """All variables of a result but the counts.
+def evaluated(
+    asked: Asked, known: Known, state: State, model: Model, pace: Callable[[float], None]
+) -> Measured:
+    """All variables of a result but the counts; `pace` is told how far it is.
 
     Raises:
         SettingError: k is larger than the site has units.
     """
     layers = sorted({int(name.split(".")[0]) for name in state})
     cells = _cells(asked, known, state, layers)
-    columns = _second_pass(asked, known, cells, model)
-    found = [
-        [
-            _evaluate(asked, known, number, one, layer, cells[one.name, layer], columns)
-            for layer in layers
-        ]
-        for number, one in enumerate(known.features.values())
-    ]
-    return _named(asked, known, found)
+    columns = _second_pass(asked, known, cells, model, lambda share: pace(GATHERING * share))
+    found: list[list[dict[str, Tensor]]] = []
+    for number, one in enumerate(known.features.values()):
+        arranged, row = _arranged(one, asked.seed), []
+        for layer in layers:
+            cell = cells[one.name, layer]
+            row.append(_evaluate(asked, number, one, layer, cell, columns, arranged))
+            done = (number + len(row) / len(layers)) / len(known.features)
+            pace(GATHERING + (1 - GATHERING) * done)
+        found.append(row)
+    return _named(found)
+
+
+def _arranged(one: Feature, seed: int) -> Tensor | None:
+    """[permutations, test examples] labels of test groups that have exchanged theirs."""
+    if one.arrangements is None:
+        return None
+    test = one.part == 2
+    _, groups = torch.unique(one.groups[test], return_inverse=True)
+    permutations = len(one.arrangements.orders) - 1
+    drawn = Arrangements.draw(one.labels[test], groups, permutations, seed)
+    return drawn.arranged(groups, one.offsets[test])[1:]
 
 
 def _cells(
@@ -133,9 +159,16 @@ def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[s
 
 
 def _second_pass(
-    asked: Asked, known: Known, cells: Mapping[tuple[str, int], _Cell], model: Model
+    asked: Asked,
+    known: Known,
+    cells: Mapping[tuple[str, int], _Cell],
+    model: Model,
+    pace: Callable[[float], None],
 ) -> State:
-    from workbench.passes import gather
+    from workbench.passes import Progress, gather
+
+    def tell(progress: Progress) -> None:
+        pace(progress.done / progress.total)
 
     wanted = {
         key: {
@@ -147,19 +180,19 @@ def _second_pass(
         for key, cell in cells.items()
     }
     second = Columns(asked.site, asked.positions, asked.pool, known, wanted)
-    (gathered,) = gather(model, known.prompts, [second])
+    (gathered,) = gather(model, known.prompts, [second], progress=tell)
     assert gathered.state is not None  # a set-level instrument's
     return gathered.state
 
 
 def _evaluate(
     asked: Asked,
-    known: Known,
     number: int,
     one: Feature,
     layer: int,
     cell: _Cell,
     columns: State,
+    arranged: Tensor | None,
 ) -> dict[str, Tensor]:
     """The variables of one feature and layer."""
     index, order = columns[f"{number}.index"].sort()
@@ -184,6 +217,8 @@ def _evaluate(
             for k in asked.ks
         ]
     )
+    ends = [_chance(arranged, probes[k]) for k in asked.ks]
+    found |= {f"chance_{end}": _real([one[i] for one in ends]) for i, end in enumerate(ENDS)}
     straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
     found["direction_f1"] = _real(straight.scores.f1)
     if asked.dense:
@@ -197,7 +232,24 @@ def _evaluate(
     )
     weights = [_by_strength(probes[k]) for k in asked.ks]
     found["weight"] = torch.stack([_slots(weight, slots, math.nan) for weight in weights])
-    return found
+    return found | _by_themselves(own["task"], probes, examples, cell)
+
+
+def _chance(arranged: Tensor | None, probe: Probe) -> tuple[float, float]:
+    return (math.nan, math.nan) if arranged is None else chance(arranged, probe.held_out.said)
+
+
+def _by_themselves(
+    columns: Tensor, probes: Mapping[int, Probe], examples: Examples, cell: _Cell
+) -> dict[str, Tensor]:
+    """The units that probes take first, one by one."""
+    first = entering(probes)
+    p = torch.full((len(first),), math.nan) if cell.p is None else cell.p[cell.chosen[first]]
+    return {
+        "neuron": _slots(cell.chosen[first], SHOWN, -1),
+        "neuron_p": _slots(p.double(), SHOWN, math.nan),
+        **spread(columns[:, first], examples),
+    }
 
 
 def _numbers(probe: Probe, control: Probe | None, cell: _Cell) -> dict[str, float]:
@@ -236,19 +288,18 @@ def _slots(values: Tensor, count: int, empty: float) -> Tensor:
     return torch.cat([values, values.new_full((count - len(values),), empty)])
 
 
-def _named(
-    asked: Asked, known: Known, found: Sequence[Sequence[Mapping[str, Tensor]]]
-) -> dict[str, Named]:
+def _named(found: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, Named]:
     dims = {
         **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
         **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
         **dict.fromkeys(("all_positive", "random"), CELL[:1]),
+        **dict.fromkeys(("neuron", "neuron_f1", "neuron_p", "neuron_low", "neuron_high"), NEURON),
+        "histogram": (*NEURON, "label", "bin"),
     }
-    units = {**UNITS, "units": "unit index", "weight": "logit / activation"}
     named = {}
     for name in found[0][0]:
         axes = dims.get(name, CELL)
         values = torch.stack([torch.stack([cell[name] for cell in row]) for row in found])
         values = values[:, 0] if axes == CELL[:1] else values
-        named[name] = Named(axes, values, units.get(name, "F1"))
+        named[name] = Named(axes, values, UNITS.get(name, "F1"))
     return named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,6 +13,7 @@ import torch
 from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.known import Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
+from probes.sparse.neurons import BINS, SHOWN
 from probes.sparse.passes import first_pass, merged
 from probes.sparse.rankers import STREAMED, Ranker
 from probes.sparse.supports import METHODS, Method
@@ -21,6 +22,8 @@ from workbench.instrument import Citation, Measured, Named, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 from workbench.models.sites import BLOCK_SITES, expand_sites
+from workbench.models.tokens import EncodedPrompt
+from workbench.plans import make_plan
 from workbench.prompts import Prompt, PromptSet
 from workbench.store.activations import Store
 
@@ -76,12 +79,16 @@ class SparseProbe(SetLevel):
         c: inverse strength of the L2 penalty, on standardised activations.
         seed: of splits, control tasks and permutations.
 
-    Result axes: feature, layer, k, slot. Variables by (feature, layer, k): f1, f1_low, f1_high (95%
-    bootstrap interval over test groups), precision, recall, mcc, average_precision, roc_auc, threshold
-    (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
+    Result axes: feature, layer, k, slot, rank, label, bin. Variables by (feature, layer, k): f1, f1_low,
+    f1_high (95% bootstrap interval over test groups), chance_low, chance_high (the middle 95% of F1 where
+    test groups exchange their labels and the probe's answers stay), precision, recall, mcc,
+    average_precision, roc_auc, threshold (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
     control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
-    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1;
-    by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
+    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer, rank), of the 8 units that
+    probes of growing k take first: neuron, its index, neuron_f1, held out, by a threshold on it alone,
+    neuron_p, neuron_low and neuron_high, its least and greatest activation, and histogram, with (label,
+    bin), the examples of either label in 24 equal bins between these; by (feature, layer) direction_f1
+    and dense_f1; by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
     random, positive). What does not exist is NaN.
 
     >>> SparseProbe(k=[1, 8])(model, "facts.jsonl").to_frame()  # doctest: +SKIP
@@ -178,6 +185,10 @@ class SparseProbe(SetLevel):
         if not isinstance(model, Store) and len(model.stacks) > 1:
             raise UnsupportedError(f"{WHO}: {model.name} has two stacks: expected a model of one")
 
+    def accept(self, prompt: EncodedPrompt) -> None:
+        """Refuse a prompt whose labels cannot be read, or that is there twice."""
+        self._known.require(prompt.prompt)
+
     @property
     def _sites(self) -> list[tuple[str, int]] | str:
         assert isinstance(self.layers, tuple)
@@ -195,6 +206,9 @@ class SparseProbe(SetLevel):
             "layer": [site.layer for site in sites],
             "k": list(self._ks),
             "slot": list(range(1, max(self._ks) + 1)),
+            "rank": list(range(1, SHOWN + 1)),
+            "label": [0, 1],
+            "bin": list(range(BINS)),
         }
 
     def start(self, model: Model) -> State:
@@ -217,12 +231,24 @@ class SparseProbe(SetLevel):
             "positives": _by_feature([int(one.labels.sum()) for one in features]),
         }
 
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """Those of the second pass; none where the activations are stored."""
+        if isinstance(model, Store):
+            return 0
+        deepest = max(site.layer for site in expand_sites(self._sites, model.n_layers))
+        lengths = [len(prompt) for prompt in prompts]
+        return make_plan(model, lengths, n_sites=1, last_layer=deepest).block_tokens
+
     def conclude(self, state: State, model: Model) -> Measured:
         """The probes, from a second pass over the prompts.
 
         Raises:
             SettingError: k is larger than the site has units.
         """
+        return self.conclude_paced(state, model, lambda _: None)
+
+    def conclude_paced(self, state: State, model: Model, pace: Callable[[float], None]) -> Measured:
+        """The same, saying how far it is."""
         asked = Asked(
             site=self.site,
             positions="last" if self.token == "last" else "all",
@@ -235,7 +261,7 @@ class SparseProbe(SetLevel):
             c=self.c,
             seed=self.seed,
         )
-        return {**self.finish(state), **evaluated(asked, self._known, state, model)}
+        return {**self.finish(state), **evaluated(asked, self._known, state, model, pace)}
 
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:

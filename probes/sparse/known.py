@@ -17,7 +17,7 @@ from probes.sparse.controls import control_labels
 from probes.sparse.labels import Example, Labeller, called
 from probes.sparse.significance import Arrangements
 from probes.sparse.splits import given_split, group_codes, split_by_group
-from workbench.errors import PromptError
+from workbench.errors import PromptError, TargetError
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, PromptSet
@@ -65,14 +65,16 @@ class Known:
     """The features, and where each prompt's examples are among them.
 
     Attributes:
-        prompts: all of them.
+        prompts: all that can be read.
         features: by name.
         examples: by what identifies a prompt, feature by feature: (index, token positions).
+        refused: why a prompt cannot be read, by what identifies it.
     """
 
     prompts: PromptSet
     features: Mapping[str, Feature]
     examples: Mapping[str, Mapping[str, Sequence[tuple[int, tuple[int, ...]]]]]
+    refused: Mapping[str, str]
 
     @classmethod
     def of(
@@ -80,14 +82,17 @@ class Known:
     ) -> Known:
         """Of a prompt set.
 
+        A prompt that the model or the labels refuse, or that is there twice and would count twice, is
+        left out everywhere, and `require` says why.
+
         Raises:
-            PromptError: a label that cannot be read, a feature that cannot be split, no feature, or a
-                prompt that is there twice, which would count twice.
+            PromptError: no prompt has a label, or a feature cannot be split.
         """
-        found = _read(model, prompts, labeller)
+        found, refused = _read(model, prompts, labeller)
         if not found:
             raise PromptError(
-                "no labels: expected prompts with labels or spans, or features such as token:digit"
+                next(iter(refused.values()), None)
+                or "no labels: expected prompts with labels or spans, or features such as token:digit"
             )
         examples: dict[str, dict[str, list[tuple[int, tuple[int, ...]]]]] = {}
         for name, own in found.items():
@@ -97,7 +102,17 @@ class Known:
         features = {
             name: _feature(name, own, prompts, permutations, seed) for name, own in found.items()
         }
-        return cls(prompts, features, examples)
+        good = [i for i, prompt in enumerate(prompts) if _identity(prompt) not in refused]
+        return cls(prompts.subset(good) if refused else prompts, features, examples, refused)
+
+    def require(self, prompt: Prompt) -> None:
+        """Refuse a prompt that was left out.
+
+        Raises:
+            PromptError: with what is wrong with it.
+        """
+        if (why := self.refused.get(_identity(prompt))) is not None:
+            raise PromptError(why)
 
     def rows(self, prompts: Sequence[EncodedPrompt], name: str) -> Rows:
         """The examples of feature `name` in a batch of prompts."""
@@ -116,18 +131,35 @@ Found = tuple[int, int, Example]
 """Number of the prompt, token that the example is of, example."""
 
 
-def _read(model: Model, prompts: PromptSet, labeller: Labeller) -> dict[str, list[Found]]:
-    found, seen = dict[str, list[Found]](), dict[str, int]()
+def _read(
+    model: Model, prompts: PromptSet, labeller: Labeller
+) -> tuple[dict[str, list[Found]], dict[str, str]]:
+    """Examples by feature; and what is wrong with the prompts that have none, by identity."""
+    refused = _repeated(prompts)
+    found = dict[str, list[Found]]()
+    for number, prompt in enumerate(prompts):
+        if _identity(prompt) in refused:
+            continue
+        try:
+            encoded = model.encode(prompt, long_targets=True)
+            own = labeller.examples(encoded, model.tokens, called(prompts, number))
+        except (PromptError, TargetError) as error:
+            refused[_identity(prompt)] = str(error)
+            continue
+        for one in own:
+            found.setdefault(one.feature, []).append((number, encoded.ids[one.positions[-1]], one))
+    return found, refused
+
+
+def _repeated(prompts: PromptSet) -> dict[str, str]:
+    """What is said of prompts that are there twice: which of them counts would be a guess."""
+    refused, seen = dict[str, str](), dict[str, int]()
     for number, prompt in enumerate(prompts):
         first = seen.setdefault(_identity(prompt), number)
         if first != number:
             here, there = called(prompts, number), called(prompts, first)
-            raise PromptError(f"{here} repeats {there}: expected each prompt once")
-        encoded = model.encode(prompt, long_targets=True)
-        for one in labeller.examples(encoded, model.tokens, called(prompts, number)):
-            token = encoded.ids[one.positions[-1]]
-            found.setdefault(one.feature, []).append((number, token, one))
-    return found
+            refused[_identity(prompt)] = f"{here} repeats {there}: expected each prompt once"
+    return refused
 
 
 def _feature(
