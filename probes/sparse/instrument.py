@@ -17,6 +17,7 @@ from probes.sparse.neurons import BINS, SHOWN
 from probes.sparse.passes import first_pass, merged
 from probes.sparse.rankers import STREAMED, Ranker
 from probes.sparse.supports import METHODS, Method
+from probes.sparse.word_labels import maker_of
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named, SetLevel, State
 from workbench.models.captures import Captures, Read
@@ -68,6 +69,8 @@ class SparseProbe(SetLevel):
             (all heads' outputs).
         features: names of labels, or rules: token:digit, position:0, field=value (see
             `probes.sparse.predicates.rule_of`); every label of the prompts where empty.
+        labels: built-in makers that label prompts which have no labels, beside those they have:
+            atlas_facts, plurals, tenses, "compound:first second" (see `probes.sparse.word_labels`).
         layers: those to probe; all where empty.
         method: "telescope" (the paper's adaptive thresholding), "swap", or "exhaustive" (of least
             training loss among all subsets of the shortlist, for k of 1 and 2).
@@ -82,14 +85,14 @@ class SparseProbe(SetLevel):
     Result axes: feature, layer, k, slot, rank, label, bin. Variables by (feature, layer, k): f1, f1_low,
     f1_high (95% bootstrap interval over test groups), chance_low, chance_high (the middle 95% of F1 where
     test groups exchange their labels and the probe's answers stay), precision, recall, mcc,
-    average_precision, roc_auc, threshold (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
-    control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
-    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer, rank), of the 8 units that
-    probes of growing k take first: neuron, its index, neuron_f1, held out, by a threshold on it alone,
-    neuron_p, neuron_low and neuron_high, its least and greatest activation, and histogram, with (label,
-    bin), the examples of either label in 24 equal bins between these; by (feature, layer) direction_f1
-    and dense_f1; by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
-    random, positive). What does not exist is NaN.
+    average_precision, roc_auc, threshold (logit), f1_at_zero (F1 at a threshold of 0), validation_f1,
+    control_f1, selectivity (f1 less control_f1), compression (bits of a uniform over bits of an online
+    code), p; by (feature, layer, k, slot) units and weight, -1 and NaN where k is smaller; by (feature,
+    layer, rank), of the 8 units that probes of growing k take first: neuron, its index, neuron_f1, held
+    out, by a threshold on it alone, neuron_p, neuron_low and neuron_high, its least and greatest
+    activation, and histogram, with (label, bin), the examples of either label in 24 equal bins between
+    these; by (feature, layer) direction_f1 and dense_f1; by feature examples, positives, all_positive and
+    random (F1 of calling everything, or a share at random, positive). What does not exist is NaN.
 
     >>> SparseProbe(k=[1, 8])(model, "facts.jsonl").to_frame()  # doctest: +SKIP
     """
@@ -98,6 +101,7 @@ class SparseProbe(SetLevel):
     token: Level = "last"
     site: str = "mlp_act"
     features: str | Sequence[str] = ()
+    labels: str | Sequence[str] = ()
     layers: int | Sequence[int] = ()
     method: Method = "telescope"
     ranker: Ranker = "mean_difference"
@@ -134,8 +138,12 @@ class SparseProbe(SetLevel):
             given = getattr(self, field)
             several = tuple(sorted(set(given))) if isinstance(given, Iterable) else (given,)
             object.__setattr__(self, field, several)
-        features = (self.features,) if isinstance(self.features, str) else tuple(self.features)
-        object.__setattr__(self, "features", features)
+        for field in ("features", "labels"):
+            named = getattr(self, field)
+            several = tuple(filter(None, (named,))) if isinstance(named, str) else tuple(named)
+            object.__setattr__(self, field, several)
+        for name in self.labels:
+            maker_of(name)
         if not self._ks or any(type(k) is not int or k < 1 for k in self._ks):
             raise SettingError(f"{WHO}: k is {self.k!r}: expected whole numbers, at least 1")
         choices = {
@@ -166,7 +174,7 @@ class SparseProbe(SetLevel):
         """With the examples of the whole set, their splits, controls and permutations."""
         if self._found is not None:
             return self
-        labeller = Labeller(self.features, self.token, self.pool)
+        labeller = Labeller(self.features, self.token, self.pool, self.labels)
         every = prompts if isinstance(prompts, PromptSet) else PromptSet.of(list(prompts))
         made = copy(self)
         found = Known.of(model, every, labeller, self.permutations, self.seed)

@@ -1,5 +1,6 @@
 """Sparse probes of models: streamed equals in memory, any batching; what is refused; Atlas, its twin."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import workbench as wb
+from lenses import LogitLens
 from probes import SparseProbe
 from probes.sparse.held_out import Examples, direction, held_out
 from probes.sparse.known import Known
@@ -109,6 +111,76 @@ def test_shards_merge_into_one_pass_and_a_store_gives_the_same(tmp_path: Path) -
     for other in (merged, SparseProbe(k=K, shortlist=8, permutations=20)(stored, every).data):
         for name in whole.data_vars:
             np.testing.assert_allclose(other[name], whole[name], rtol=1e-6, err_msg=str(name))
+
+
+def test_both_passes_are_planned_and_paced() -> None:
+    """Of the same tokens; the fits after the second pass count, too, and a cancelled run stops there."""
+    hooked, every = model("gpt2"), prompts()
+    probe = SparseProbe(k=1, shortlist=4, permutations=0)
+    seen: list[wb.passes.Progress] = []
+    wb.measure(hooked, every, [probe], progress=seen.append)
+    shares = [one.done / one.total for one in seen]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    tokens = sum(len(hooked.encode(prompt)) for prompt in every)
+    assert seen[0].total > 1.9 * tokens
+    assert wb.plan(hooked, every, [probe]).block_tokens == 2 * seen_blocks(hooked, every)
+
+    class Late:
+        def is_set(self) -> bool:
+            return len(seen) > before and seen[-1].done > tokens
+
+    before = len(seen)
+    with pytest.raises(wb.Cancelled, match="no result was made"):
+        wb.measure(hooked, every, [probe], progress=seen.append, cancel=Late())
+
+
+def seen_blocks(hooked: wb.TorchModel, every: wb.PromptSet) -> int:
+    """Block-tokens of one pass that reads neurons of every layer."""
+    read = LogitLens(sites=("mlp_out",), positions="last")
+    return wb.plan(hooked, every, [read]).block_tokens
+
+
+def test_a_bad_prompt_is_an_error_of_its_own_in_a_report(tmp_path: Path) -> None:
+    """A label that is none, a text too long, a line twice: the others are measured as without them."""
+    hooked = model("gpt2")
+    bad = [
+        wb.Prompt("c", group="a", labels={"odd": 7}),
+        wb.Prompt("w" * 999, group="b", labels={"odd": 1}),
+        *[wb.Prompt("twice", group="c", labels={"odd": 1})] * 2,
+    ]
+    probe = SparseProbe(k=1, shortlist=4, permutations=0)
+    done = report(hooked, [*prompts(), *bad], [probe], tmp_path / "out", shard_size=7)
+    assert (done.prompts, done.failed) == (30, 4)
+    errors = [
+        json.loads(line)["error"]
+        for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    ]
+    expected = ["label 'odd' is 7: expected 0 or 1", "999 tokens", "repeats", "repeats"]
+    assert all(part in said for part, said in zip(expected, errors, strict=True)), errors
+    alone = probe(hooked, prompts()).data
+    there = wb.Result.load(tmp_path / "out" / "sparse_probe.nc").data
+    np.testing.assert_allclose(there["f1"], alone["f1"], rtol=1e-9)
+    with pytest.raises(wb.PromptError, match="label 'odd' is 7"):
+        probe(hooked, [*prompts(), bad[0]])
+
+
+def test_units_by_themselves() -> None:
+    """The first is the probe's of one unit, whose F1 is the threshold's on the unit alone."""
+    hooked = model("gpt2")
+    data = SparseProbe(k=K, shortlist=8, permutations=20)(hooked, prompts()).data
+    one = data.isel(feature=0).sel(layer=2)
+    acts, examples = in_memory(hooked, 2, "odd", "last")
+    assert one["neuron"].values[0] == one["units"].sel(k=1, slot=1)
+    np.testing.assert_allclose(one["neuron_f1"][0], one["f1"].sel(k=1), rtol=1e-9)
+    np.testing.assert_allclose(one["neuron_p"][0], one["p"].sel(k=1))
+    neuron = acts[:, int(one["neuron"][0])]
+    for label in (0, 1):
+        own = neuron[examples.labels == label].numpy()
+        ends = float(neuron.min()), float(neuron.max())
+        counts = np.histogram(own, bins=24, range=ends)[0]
+        assert one["histogram"].sel(rank=1, label=label).values.tolist() == counts.tolist()
+    assert (data["chance_low"] <= data["chance_high"]).all()
 
 
 def test_sites_pools_and_dense() -> None:
