@@ -6,10 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from probes.sparse.feature_figure import figure_of_feature
+from probes.sparse.neuron_figure import figure_of_neurons
+from workbench.errors import ResultError
 from workbench.figures import Scale, Theme, markup, shorten, themed
 from workbench.figures.reading import chosen
 
-__all__ = ["figure"]
+__all__ = ["figure", "figure_of_all"]
 
 ROW, HEAD, FOOT = 22, 92, 70  # pixels
 CELL, LEFT = 46, 190
@@ -18,7 +21,29 @@ LETTERS = 26
 LIKELY = 0.05
 
 
-def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
+def figure(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    k: int | None = None,
+    feature: str | None = None,
+    layer: int | None = None,
+) -> go.Figure:
+    """All features; where one is named, its own figure, and where a layer is, its units' there.
+
+    Raises:
+        ResultError: the result has no such k, feature or layer, or a layer is given without a feature.
+    """
+    if feature is None and layer is not None:
+        raise ResultError(f"layer {layer} of which feature: expected feature, too")
+    if feature is None:
+        return figure_of_all(data, theme=theme, k=k)
+    if layer is None:
+        return figure_of_feature(data, feature, theme=theme)
+    return figure_of_neurons(data, feature, layer, theme=theme)
+
+
+def figure_of_all(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
     """A row a feature, a column a layer; "*" marks p <= .05 of the probe's best unit.
 
     Args:

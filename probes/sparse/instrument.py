@@ -288,12 +288,17 @@ class SparseProbe(SetLevel):
         selected: tuple[int, int] | None = None,
         **options: Any,
     ) -> go.Figure:
-        """Held-out F1 of every feature at every layer, for the smallest and the largest k.
+        """Held-out F1 of every feature at every layer; or one feature's, or its neurons at a layer.
 
         Args:
             data, theme: as for every instrument.
             prompt, selected: have no meaning here, where a result speaks of all prompts.
-            options: `k`, for one k alone.
+            options: `k`, for one k alone, in place of the smallest and the largest; or `feature`, for F1
+                against k and along the layers; or `feature` and `layer`, for the histograms of the
+                units that probes take first.
+
+        Raises:
+            ResultError: the result does not have what is asked for.
         """
         from probes.sparse.figures import figure
 
