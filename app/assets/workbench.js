@@ -40,9 +40,13 @@
       return [true, job.adds ? "" : "busy", empty];
     },
 
-    // The address of a set's results is that of their job.
+    // The address of a set's results is that of their job; who came by it wants to see them at once.
     jobAddress(shown) {
-      if (shown) window.history.replaceState(null, "", `?job=${shown.job}`);
+      if (!shown) return;
+      const address = `?job=${shown.job}`;
+      if (window.location.search === address)
+        setTimeout(() => document.getElementById("set-head").scrollIntoView({ block: "center" }), 300);
+      window.history.replaceState(null, "", address);
     },
 
     clock: (job, asking) => asking || !going(job),

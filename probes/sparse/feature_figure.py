@@ -40,8 +40,8 @@ def figure_of_feature(data: xr.Dataset, feature: str, *, theme: str = "light") -
 
 
 def _against_k(one: xr.Dataset, theme: Theme) -> Iterator[go.Scatter]:
-    """A line a layer, from the first layer's colour to the last one's; the best layer's is thick."""
-    best = int(np.argmax(one["validation_f1"].max("k").values))
+    """A line a layer, coloured from the first to the last; thick where validation prefers the layer."""
+    best = int(np.nanargmax(one["validation_f1"].isel(k=0).values))
     for number, (layer, colour) in enumerate(
         zip(one["layer"].values.tolist(), _colours(one.sizes["layer"], theme), strict=True)
     ):
@@ -157,7 +157,8 @@ def _layout(one: xr.Dataset, feature: str, theme: Theme) -> dict[str, Any]:
         margin=MARGIN,
         title={
             "text": f"{said}<br><span style='font-size:11px'>Held-out F1. Filled: p ≤ .05 over all units, "
-            "layers and features of the run. Thick: the layer of best validation F1.</span>",
+            "layers and features of the run. Thick: the layer of best validation F1 with the fewest units."
+            "</span>",
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 13},
