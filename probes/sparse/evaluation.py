@@ -14,37 +14,19 @@ from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
 from probes.sparse.known import Feature, Known
 from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
+from probes.sparse.named import named
 from probes.sparse.neurons import SHOWN, entering, spread
 from probes.sparse.passes import Columns
 from probes.sparse.rankers import Ranker, by_moments, top
 from probes.sparse.significance import Arrangements, chance, p_values, statistics
 from probes.sparse.supports import Method
 from workbench.errors import SettingError
-from workbench.instrument import Measured, Named, State
+from workbench.instrument import Measured, State
 from workbench.models.protocol import Model
 
 __all__ = ["Asked", "evaluated"]
 
-CELL = ("feature", "layer", "k")
-NEURON = ("feature", "layer", "rank")
 GATHERING = 0.5  # of the time, the rest being fits
-UNITS: Mapping[str, str] = {
-    "threshold": "logit",
-    "compression": "bit / bit",
-    "mcc": "correlation",
-    "p": "probability",
-    "average_precision": "share",
-    "precision": "share",
-    "recall": "share",
-    "roc_auc": "share",
-    "units": "unit index",
-    "weight": "logit / activation",
-    "neuron": "unit index",
-    "neuron_p": "probability",
-    "neuron_low": "activation",
-    "neuron_high": "activation",
-    "histogram": "examples",
-}
 ENDS = ("low", "high")
 
 
@@ -96,7 +78,7 @@ def evaluated(
             done = (number + len(row) / len(layers)) / len(known.features)
             pace(GATHERING + (1 - GATHERING) * done)
         found.append(row)
-    return _named(found)
+    return named(found)
 
 
 def _arranged(one: Feature, seed: int) -> Tensor | None:
@@ -286,20 +268,3 @@ def _by_strength(probe: Probe) -> Tensor:
 
 def _slots(values: Tensor, count: int, empty: float) -> Tensor:
     return torch.cat([values, values.new_full((count - len(values),), empty)])
-
-
-def _named(found: Sequence[Sequence[Mapping[str, Tensor]]]) -> dict[str, Named]:
-    dims = {
-        **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
-        **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
-        **dict.fromkeys(("all_positive", "random"), CELL[:1]),
-        **dict.fromkeys(("neuron", "neuron_f1", "neuron_p", "neuron_low", "neuron_high"), NEURON),
-        "histogram": (*NEURON, "label", "bin"),
-    }
-    named = {}
-    for name in found[0][0]:
-        axes = dims.get(name, CELL)
-        values = torch.stack([torch.stack([cell[name] for cell in row]) for row in found])
-        values = values[:, 0] if axes == CELL[:1] else values
-        named[name] = Named(axes, values, UNITS.get(name, "F1"))
-    return named

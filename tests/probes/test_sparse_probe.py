@@ -20,6 +20,7 @@ from probes.sparse.significance import max_t
 from tests.tiny import model
 from workbench.passes import finished, gather
 from workbench.report import report
+from workbench.report.planning import cost
 
 K = (1, 3)
 WORDS = ("cat", "dog", "a1", "42", "x9y", "Rome", "EU", "7 up", "no", "yes 3", "b", "of 12", "zz")
@@ -116,7 +117,7 @@ def test_shards_merge_into_one_pass_and_a_store_gives_the_same(tmp_path: Path) -
 def test_both_passes_are_planned_and_paced() -> None:
     """Of the same tokens; the fits after the second pass count, too, and a cancelled run stops there."""
     hooked, every = model("gpt2"), prompts()
-    probe = SparseProbe(k=1, shortlist=4, permutations=0)
+    probe = SparseProbe(k=1, layers=3, shortlist=4, permutations=0)
     seen: list[wb.passes.Progress] = []
     wb.measure(hooked, every, [probe], progress=seen.append)
     shares = [one.done / one.total for one in seen]
@@ -152,6 +153,9 @@ def test_a_bad_prompt_is_an_error_of_its_own_in_a_report(tmp_path: Path) -> None
     probe = SparseProbe(k=1, shortlist=4, permutations=0)
     done = report(hooked, [*prompts(), *bad], [probe], tmp_path / "out", shard_size=7)
     assert (done.prompts, done.failed) == (30, 4)
+    planned = cost(hooked, [*prompts(), *bad], [probe], shard_size=7)
+    assert planned.unfit == 4
+    assert planned.block_tokens > 0
     errors = [
         json.loads(line)["error"]
         for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
@@ -239,6 +243,14 @@ def test_rows_figure_and_report(tmp_path: Path) -> None:
     assert [panel.name for panel in SparseProbe.panels(result.data)] == ["f1-1", "f1-3"]
     with pytest.raises(wb.ResultError, match="no k 2"):
         result.plot(k=2)
+    one = result.plot(feature="odd")
+    by_layer = {trace.name: trace.y for trace in one.data}
+    np.testing.assert_allclose(by_layer["layer 2"], result.data["f1"].isel(feature=0).sel(layer=2))
+    np.testing.assert_allclose(by_layer["k = 1 (95%)"], result.data["f1"].isel(feature=0, k=0))
+    shares = result.plot(feature="odd", layer=2).data
+    assert [round(sum(bars.y), 6) for bars in shares] == [1] * len(shares)
+    with pytest.raises(wb.ResultError, match="layer 2 of which feature"):
+        result.plot(layer=2)
     done = report(
         hooked, prompts(), [SparseProbe(k=K, permutations=20)], tmp_path / "out", shard_size=9
     )
