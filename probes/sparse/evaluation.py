@@ -83,7 +83,7 @@ def evaluated(
 
 def _arranged(one: Feature, seed: int) -> Tensor | None:
     """[permutations, test examples] labels of test groups that have exchanged theirs."""
-    if one.arrangements is None:
+    if one.arrangements is None or not one.tested:
         return None
     test = one.part == 2
     _, groups = torch.unique(one.groups[test], return_inverse=True)
@@ -126,7 +126,9 @@ def _require(asked: Asked, moments: Moments, layer: int) -> None:
 
 
 def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[str, int], Tensor]:
-    names = [(one, layer) for one in known.features for layer in layers]
+    """Of one family; features that exchanges of groups say nothing of have none, and are no part of it."""
+    tested = [name for name, one in known.features.items() if one.tested]
+    names = [(one, layer) for one in tested for layer in layers]
     found = []
     for one, layer in names:
         if f"{layer}.sums" not in state:
@@ -137,6 +139,8 @@ def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[s
         mean, spread = moments.whole()
         sums, positives = state[f"{layer}.sums"][number], state[f"{layer}.positives"][number]
         found.append(statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0]))
+    if not found:
+        return {}
     return dict(zip(names, p_values(found), strict=True))
 
 

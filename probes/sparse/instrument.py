@@ -40,6 +40,7 @@ __all__ = ["SparseProbe"]
 
 SITES = (*BLOCK_SITES, "z")
 WHO = "sparse_probe"
+MOST_NAMED = 3  # features in a remark
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class SparseProbe(SetLevel):
         ranker: "mean_difference" or "f_statistic".
         pool: what of a span is read: "last", "first", "mean", "max".
         shortlist: how many units of a feature and layer the probes are chosen from; at least max k.
-        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none.
+        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none. A feature
+            whose groups all have the same labels, as words with both of their forms, has no p.
         dense: whether to fit all units too; the activations of all examples are then held in memory.
         c: inverse strength of the L2 penalty, on standardised activations.
         seed: of splits, control tasks and permutations.
@@ -196,6 +198,23 @@ class SparseProbe(SetLevel):
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt whose labels cannot be read, or that is there twice."""
         self._known.require(prompt.prompt)
+
+    def remarks(self, model: Model) -> Sequence[str]:
+        """Of which features p values say nothing."""
+        features = {} if self._found is None else self._found.features
+        untested = [
+            name
+            for name, one in features.items()
+            if one.arrangements is not None and not one.tested
+        ]
+        if not untested:
+            return ()
+        few = ", ".join(map(repr, untested[:MOST_NAMED]))
+        more = f" and {len(untested) - MOST_NAMED} more" if len(untested) > MOST_NAMED else ""
+        return (
+            f"no p value for {few}{more}: every group has the same labels, so that exchanging them between "
+            "groups changes nothing",
+        )
 
     @property
     def _sites(self) -> list[tuple[str, int]] | str:

@@ -35,6 +35,7 @@ class Feature:
         offsets: [n] how many examples of the same group come before.
         control: [n] labels of the control task; None where there is none.
         arrangements: permutations of its groups; None where no p values are asked for.
+        tested: whether arrangements change the labels, without which there is no p value.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Feature:
     offsets: Tensor
     control: Tensor | None
     arrangements: Arrangements | None
+    tested: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def _feature(
         arrangements=None,
     )
     drawn = Arrangements.draw(labels, groups, permutations, seed) if permutations else None
-    return replace(made, arrangements=drawn)
+    tested = drawn is not None and drawn.says(groups, made.offsets)
+    return replace(made, arrangements=drawn, tested=tested)
 
 
 def _checked(control: Tensor | None, part: Tensor) -> Tensor | None:

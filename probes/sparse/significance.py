@@ -58,6 +58,19 @@ class Arrangements:
         of = self.orders[:, groups]
         return self.labels[self.start[of] + offsets % self.size[of]]
 
+    def says(self, groups: Tensor, offsets: Tensor) -> bool:
+        """Whether any of them gives any of m examples another label than it has.
+
+        None does where all groups have the same sequence of labels, as where each has one example with
+        the feature and one without. Then exchanging groups is no test: every p would be 1.
+        """
+        own = self.labels[self.start[groups] + offsets]
+        for order in self.orders[1:]:
+            of = order[groups]
+            if (self.labels[self.start[of] + offsets % self.size[of]] != own).any():
+                return True
+        return False
+
 
 def statistics(sums: Tensor, positives: Tensor, n: int, mean: Tensor, spread: Tensor) -> Tensor:
     """[arrangements, units] |r| sqrt(n); 0 for a constant unit, or labels of one class.

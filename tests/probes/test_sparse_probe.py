@@ -187,6 +187,25 @@ def test_units_by_themselves() -> None:
     assert (data["chance_low"] <= data["chance_high"]).all()
 
 
+def test_groups_that_all_have_the_same_labels_have_no_p() -> None:
+    """Exchanging them changes nothing: every p would be 1, and would say that nothing was found."""
+    paired = [
+        wb.Prompt(f"{word}{end}", group=word, labels={"ends": value, "odd": len(word) % 2})
+        for word in WORDS
+        for value, end in enumerate((".", "!"))
+    ]
+    result = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)(model("gpt2"), paired)
+    p = result.data.sel(layer=2, k=1)["p"]
+    assert p.sel(feature="ends").isnull()
+    assert p.sel(feature="odd").notnull()
+    assert result.data["chance_low"].sel(feature="ends").isnull().all()
+    assert result.rows()[0]["p"] is None
+    assert result.provenance["remarks"][0].startswith("no p value for 'ends': every group")
+    alone = SparseProbe(k=1, layers=2, shortlist=4, permutations=20, features="odd")
+    same = alone(model("gpt2"), paired).data["p"].values
+    np.testing.assert_allclose(p.sel(feature="odd").values, same.item())
+
+
 def test_sites_pools_and_dense() -> None:
     """Coordinates of the stream from layer 0 on; heads' outputs; spans pooled by their mean."""
     hooked = model("gpt2")
