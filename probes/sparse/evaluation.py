@@ -16,13 +16,14 @@ from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
 from probes.sparse.named import named
 from probes.sparse.neurons import SHOWN, entering, spread
-from probes.sparse.passes import Columns
+from probes.sparse.passes import SEEN, Columns
 from probes.sparse.rankers import Ranker, by_moments, top
 from probes.sparse.significance import Arrangements, chance, p_values, statistics
 from probes.sparse.supports import Method
 from workbench.errors import SettingError
 from workbench.instrument import Measured, State
 from workbench.models.protocol import Model
+from workbench.prompts import PromptSet
 
 __all__ = ["Asked", "evaluated"]
 
@@ -66,9 +67,12 @@ def evaluated(
     Raises:
         SettingError: k is larger than the site has units.
     """
-    layers = sorted({int(name.split(".")[0]) for name in state})
+    layers = sorted({int(name.split(".")[0]) for name in state if name != SEEN})
     cells = _cells(asked, known, state, layers)
-    columns = _second_pass(asked, known, cells, model, lambda share: pace(GATHERING * share))
+    prompts = known.prompts.subset(sorted(state[SEEN].tolist()))  # what failed once, fails again
+    columns = _second_pass(
+        asked, known, prompts, cells, model, lambda share: pace(GATHERING * share)
+    )
     found: list[list[dict[str, Tensor]]] = []
     for number, one in enumerate(known.features.values()):
         arranged, row = _arranged(one, asked.seed), []
@@ -147,6 +151,7 @@ def _p_values(known: Known, state: State, layers: Sequence[int]) -> dict[tuple[s
 def _second_pass(
     asked: Asked,
     known: Known,
+    prompts: PromptSet,
     cells: Mapping[tuple[str, int], _Cell],
     model: Model,
     pace: Callable[[float], None],
@@ -166,7 +171,7 @@ def _second_pass(
         for key, cell in cells.items()
     }
     second = Columns(asked.site, asked.positions, asked.pool, known, wanted)
-    (gathered,) = gather(model, known.prompts, [second], progress=tell)
+    (gathered,) = gather(model, prompts, [second], progress=tell)
     assert gathered.state is not None  # a set-level instrument's
     return gathered.state
 

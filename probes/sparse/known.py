@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -115,6 +116,14 @@ class Known:
         """
         if (why := self.refused.get(_identity(prompt))) is not None:
             raise PromptError(why)
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {_identity(prompt): number for number, prompt in enumerate(self.prompts)}
+
+    def numbers(self, prompts: Sequence[EncodedPrompt]) -> list[int]:
+        """Which of all prompts those of a batch are."""
+        return [self._numbers[_identity(encoded.prompt)] for encoded in prompts]
 
     def rows(self, prompts: Sequence[EncodedPrompt], name: str) -> Rows:
         """The examples of feature `name` in a batch of prompts."""

@@ -17,8 +17,9 @@ from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 
-__all__ = ["Columns", "first_pass", "merged", "pooled"]
+__all__ = ["SEEN", "Columns", "first_pass", "merged", "pooled"]
 
+SEEN = "seen"
 BOTH = 2  # the feature and its control
 
 
@@ -43,11 +44,11 @@ def first_pass(captures: Captures, site: str, known: Known, pool: Pool) -> dict[
 
     `train` are the moments of each feature, then of each control; `whole` those of all examples;
     `sums` [features, arrangements, units] sums of the activations that an arrangement calls positive,
-    and `positives` [features, arrangements] how many there are.
+    and `positives` [features, arrangements] how many there are. `seen`, of no layer, are the prompts.
     """
     features = list(known.features.values())
     rows = [known.rows(captures.batch.prompts, one.name) for one in features]
-    found: dict[str, Tensor] = {}
+    found = {SEEN: torch.tensor(known.numbers(captures.batch.prompts))}
     for layer in captures.layers(site):
         acts = finite(captures[site, layer], site, layer).flatten(1)
         parts = [
@@ -110,6 +111,7 @@ def merged(left: State, right: State) -> dict[str, Tensor]:
     found = {
         name: left[name] + right[name] for name in left if name.endswith(("sums", "positives"))
     }
+    found[SEEN] = torch.cat([left[SEEN], right[SEEN]])
     for prefix in sorted({name.removesuffix("count") for name in left if name.endswith("count")}):
         both = Moments.from_state(left, prefix).merge(Moments.from_state(right, prefix))
         found |= both.state(prefix)

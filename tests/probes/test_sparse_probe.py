@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from probes.sparse.held_out import Examples, direction, held_out
 from probes.sparse.known import Known
 from probes.sparse.labels import Labeller
 from probes.sparse.makers import atlas_facts
+from probes.sparse.passes import Columns, first_pass
 from probes.sparse.rankers import rank, top
 from probes.sparse.significance import max_t
 from tests.tiny import model
@@ -167,6 +169,28 @@ def test_a_bad_prompt_is_an_error_of_its_own_in_a_report(tmp_path: Path) -> None
     np.testing.assert_allclose(there["f1"], alone["f1"], rtol=1e-9)
     with pytest.raises(wb.PromptError, match="label 'odd' is 7"):
         probe(hooked, [*prompts(), bad[0]])
+
+
+def test_a_prompt_that_fails_while_it_runs_is_left_out_of_the_second_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(kept: Any) -> Any:
+        def run(*given: Any) -> Any:
+            (captures,) = [one for one in given if isinstance(one, wb.Captures)]
+            if any(one.prompt.text == "Rome" for one in captures.batch.prompts):
+                raise wb.ModelError("activations that are not finite")
+            return kept(*given)
+
+        return run
+
+    monkeypatch.setattr("probes.sparse.instrument.first_pass", failing(first_pass))
+    monkeypatch.setattr(Columns, "update", failing(Columns.update))
+    probe = SparseProbe(k=1, layers=2, shortlist=4, permutations=0)
+    done = report(model("gpt2"), prompts(), [probe], tmp_path / "out", shard_size=9)
+    assert done.failed == 1
+    found = wb.Result.load(tmp_path / "out" / "sparse_probe.nc").data
+    assert found["f1"].notnull().all()
+    assert int(found["histogram"].sel(rank=1).sum()) == len(prompts()) - 1
 
 
 def test_units_by_themselves() -> None:
