@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probes.sparse.controls import online_code
 from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
-from probes.sparse.known import Feature, Known
+from probes.sparse.known import Feature, Known, offsets_of
 from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
 from probes.sparse.named import named
@@ -75,7 +75,8 @@ def evaluated(
     )
     found: list[list[dict[str, Tensor]]] = []
     for number, one in enumerate(known.features.values()):
-        arranged, row = _arranged(one, asked.seed), []
+        index = columns[f"{number}.index"].sort().values
+        arranged, row = _arranged(one, index, asked.seed), []
         for layer in layers:
             cell = cells[one.name, layer]
             row.append(_evaluate(asked, number, one, layer, cell, columns, arranged))
@@ -85,15 +86,18 @@ def evaluated(
     return named(found)
 
 
-def _arranged(one: Feature, seed: int) -> Tensor | None:
-    """[permutations, test examples] labels of test groups that have exchanged theirs."""
+def _arranged(one: Feature, index: Tensor, seed: int) -> Tensor | None:
+    """[permutations, test examples] labels of test groups that have exchanged theirs.
+
+    Of the examples `index`; None where exchanging changes none of them.
+    """
     if one.arrangements is None or not one.tested:
         return None
-    test = one.part == 2
-    _, groups = torch.unique(one.groups[test], return_inverse=True)
-    permutations = len(one.arrangements.orders) - 1
-    drawn = Arrangements.draw(one.labels[test], groups, permutations, seed)
-    return drawn.arranged(groups, one.offsets[test])[1:]
+    test = index[one.part[index] == 2]
+    labels, (_, groups) = one.labels[test], torch.unique(one.groups[test], return_inverse=True)
+    drawn = Arrangements.draw(labels, groups, len(one.arrangements.orders) - 1, seed)
+    offsets = offsets_of(groups)
+    return drawn.arranged(groups, offsets)[1:] if drawn.says(groups, offsets) else None
 
 
 def _cells(

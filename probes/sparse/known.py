@@ -23,7 +23,7 @@ from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, PromptSet
 
-__all__ = ["Feature", "Known", "Rows"]
+__all__ = ["Feature", "Known", "Rows", "offsets_of"]
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _feature(
         groups,
         part,
         types,
-        offsets=_offsets(groups),
+        offsets=offsets_of(groups),
         control=_checked(control_labels(types, labels, seed), part),
         arrangements=None,
     )
@@ -208,7 +208,8 @@ def _checked(control: Tensor | None, part: Tensor) -> Tensor | None:
     return control
 
 
-def _offsets(groups: Tensor) -> Tensor:
+def offsets_of(groups: Tensor) -> Tensor:
+    """[n] how many examples of the same group come before."""
     order = groups.argsort(stable=True)
     size = torch.bincount(groups)
     found = torch.empty_like(groups)

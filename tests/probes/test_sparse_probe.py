@@ -177,7 +177,7 @@ def test_a_prompt_that_fails_while_it_runs_is_left_out_of_the_second_pass(
     def failing(kept: Any) -> Any:
         def run(*given: Any) -> Any:
             (captures,) = [one for one in given if isinstance(one, wb.Captures)]
-            if any(one.prompt.text == "Rome" for one in captures.batch.prompts):
+            if any(one.prompt.text == text for one in captures.batch.prompts):
                 raise wb.ModelError("activations that are not finite")
             return kept(*given)
 
@@ -185,11 +185,14 @@ def test_a_prompt_that_fails_while_it_runs_is_left_out_of_the_second_pass(
 
     monkeypatch.setattr("probes.sparse.instrument.first_pass", failing(first_pass))
     monkeypatch.setattr(Columns, "update", failing(Columns.update))
-    probe = SparseProbe(k=1, layers=2, shortlist=4, permutations=0)
+    probe = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)
+    part = probe.settled(model("gpt2"), prompts())._known.features["odd"].part
+    failed = next(number for number, one in enumerate(prompts()) if int(part[number]) == 2)
+    text = prompts()[failed].text
     done = report(model("gpt2"), prompts(), [probe], tmp_path / "out", shard_size=9)
     assert done.failed == 1
     found = wb.Result.load(tmp_path / "out" / "sparse_probe.nc").data
-    assert found["f1"].notnull().all()
+    assert found[["f1", "p", "chance_low"]].notnull().all().to_array().all()
     assert int(found["histogram"].sel(rank=1).sum()) == len(prompts()) - 1
 
 
