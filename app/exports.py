@@ -11,6 +11,7 @@ from typing import Any
 import dash
 import dash_mantine_components as dmc
 import pandas as pd
+import plotly.graph_objects as go
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from app import ids
@@ -21,7 +22,7 @@ from app.state import Run, Selection, Shown
 from workbench import ResultError, WorkbenchError
 from workbench.figures import save_figure
 
-__all__ = ["menu", "register"]
+__all__ = ["DOWNLOAD", "FIGURES", "file_of", "menu", "register"]
 
 FIGURES = ("png", "svg", "pdf", "html")
 DOWNLOAD = "download"
@@ -72,19 +73,20 @@ def register(app: dash.Dash, bench: Bench, tabs: Sequence[Tab]) -> None:
 
 
 def _file(bench: Bench, tab: Tab, kind: str, shown: Shown) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{tab.name}.{kind}"
-        _write(bench, tab, shown, path)
-        content = base64.b64encode(path.read_bytes()).decode()
-    return {"content": content, "filename": path.name, "base64": True}
-
-
-def _write(bench: Bench, tab: Tab, shown: Shown, path: Path) -> None:
     """Raises ResultError where the tab has nothing to show."""
-    made = (tab.frame if path.suffix == ".csv" else tab.figure)(bench, shown)
+    made = (tab.frame if kind == "csv" else tab.figure)(bench, shown)
     if made is None:
         raise ResultError(f"{tab.title}: nothing is measured yet, so there is nothing to export")
-    if isinstance(made, pd.DataFrame):
-        made.to_csv(path, index=False)
-    else:
-        save_figure(made, path)
+    return file_of(made, f"{tab.name}.{kind}")
+
+
+def file_of(made: go.Figure | pd.DataFrame, name: str) -> dict[str, Any]:
+    """A figure or rows as a download; the ending of `name` says how they are written."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        if isinstance(made, pd.DataFrame):
+            made.to_csv(path, index=False)
+        else:
+            save_figure(made, path)
+        content = base64.b64encode(path.read_bytes()).decode()
+    return {"content": content, "filename": path.name, "base64": True}

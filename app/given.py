@@ -8,7 +8,9 @@ import workbench as wb
 from workbench.errors import PromptError, SettingError
 from workbench.messages import read_messages
 
-__all__ = ["prompts_of"]
+__all__ = ["MADE", "prompt_set", "prompts_of"]
+
+MADE = "made:"
 
 
 def prompts_of(
@@ -49,4 +51,20 @@ def prompts_of(
             raise SettingError(
                 f"{option} belongs to --prompt: in a prompts file it stands in each line"
             )
-    return wb.PromptSet.read(file)
+    return prompt_set(str(file))
+
+
+def prompt_set(name: str) -> wb.PromptSet:
+    """The prompts of a file, or of "made:NAME" those of a built-in maker of labelled prompts.
+
+    Raises:
+        PromptError: no such file or maker, or a line that cannot be used.
+    """
+    if not name.startswith(MADE):
+        return wb.PromptSet.read(name)
+    from probes.sparse import makers
+
+    wanted = name.removeprefix(MADE)
+    if wanted not in makers.MADE:
+        raise PromptError(f"no prompts {name}: expected {MADE} and one of {', '.join(makers.MADE)}")
+    return makers.MADE[wanted]()

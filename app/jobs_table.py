@@ -10,6 +10,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from app.instruments import kinds
 from workbench.figures import shorten
 from workbench.jobs import Job
 
@@ -96,11 +97,16 @@ def took(job: Job) -> str:
     return _words((job.ended or time.time()) - job.started)
 
 
+def _where(job: Job) -> str:
+    """The Inspector, unless all that was measured is of the set as a whole."""
+    return "/sets/" if all(kinds()[name].needs_set for name in job.results) else "/"
+
+
 def _action(job: Job) -> Any:
     """What can be done with a job in its state."""
     if job.state == "done":
         name: dict[str, Any] = {"aria-label": f"Open the result of job {job.id}"}
-        return html.A("Open", href=f"/?job={job.id}", **name)
+        return html.A("Open", href=f"{_where(job)}?job={job.id}", **name)
     kind, text = (RETRY, "Retry") if job.finished else (CANCEL, "Cancel")
     label: dict[str, Any] = {"aria-label": f"{text} job {job.id}"}
     return dmc.Button(

@@ -15,7 +15,7 @@ from workbench import SettingError
 from workbench.figures import shorten
 from workbench.jobs import Job
 
-__all__ = ["Page", "add", "aimed", "follow", "measure", "move", "open_link"]
+__all__ = ["Page", "add", "aimed", "follow", "measure", "move", "open_link", "seen"]
 
 FIRST_SITE = "resid_post"
 WORDS = {"site": "component", "layer": "layer", "position": "position"}
@@ -116,7 +116,7 @@ def follow(bench: Bench, pending: Pending, job: Job, page: Page) -> Page:
     Raises:
         ResultError: the job's results are not stored any more.
     """
-    pending = _seen(pending, job)
+    pending = seen(pending, job)
     if pending.going:
         return replace(page, job=pending, alert=None)
     if pending.adds:
@@ -143,7 +143,8 @@ def move(bench: Bench, page: Page, at: str) -> Page:
     return replace(page, run=run, selection=selection, alert=None)
 
 
-def _seen(pending: Pending, job: Job) -> Pending:
+def seen(pending: Pending, job: Job) -> Pending:
+    """What the page knows of a job, as the job is now."""
     names = tuple(instrument["name"] for instrument in job.instruments)
     of_job = ("state", "phase", "done", "total", "seconds_left", "error")
     return replace(

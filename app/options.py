@@ -47,7 +47,10 @@ OnePrompt = Annotated[str | None, typer.Option("--prompt", help="One prompt.")]
 Chat = Annotated[
     Path | None, typer.Option(help="One chat: a JSON file, a list of {role, content} messages.")
 ]
-PromptFile = Annotated[Path | None, typer.Option("--prompts", help="JSONL, CSV, TSV or text file.")]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="JSONL, CSV, TSV or text file; to measure, also made:NAME."),
+]
 Target = Annotated[str | None, typer.Option(help="A token, as text.")]
 TargetId = Annotated[int | None, typer.Option(help="A token, as its exact id.")]
 Foil = Annotated[str | None, typer.Option(help="A token to compare the target with.")]

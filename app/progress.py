@@ -13,7 +13,7 @@ from app.bench import Bench
 from app.parts import in_browser
 from app.state import Pending
 
-__all__ = ["POLL", "POLLING", "layout", "register"]
+__all__ = ["POLL", "POLLING", "layout", "register", "register_row"]
 
 POLL = "poll"  # n_intervals: when to ask for the job again
 ASKING = "asking"  # data: whether the server is being asked
@@ -42,6 +42,20 @@ def layout() -> html.Div:
 
 
 def register(app: dash.Dash, bench: Bench) -> None:
+    """The row, and what of the Inspector waits for the job."""
+    register_row(app, bench)
+    in_browser(
+        app,
+        "waiting",
+        Output(ids.RUN_BUTTON, "disabled"),
+        Output(ids.STAGE, "className"),
+        Output(ids.EMPTY_TEXT, "children"),
+        Input(ids.JOB, "data"),
+        prevent_initial_call=True,
+    )
+
+
+def register_row(app: dash.Dash, bench: Bench) -> None:
     """The row and the clock follow the job; Cancel asks it to stop."""
     in_browser(
         app,
@@ -50,9 +64,6 @@ def register(app: dash.Dash, bench: Bench) -> None:
         Output(BAR, "value"),
         Output(WORDS, "children"),
         Output(SPOKEN, "children"),
-        Output(ids.RUN_BUTTON, "disabled"),
-        Output(ids.STAGE, "className"),
-        Output(ids.EMPTY_TEXT, "children"),
         Input(ids.JOB, "data"),
         prevent_initial_call=True,
     )

@@ -317,6 +317,19 @@ class SetLevel(Instrument):
         """The result where the model is at hand, with what its weights say; by default `finish`'s."""
         return self.finish(state)
 
+    def conclude_paced(self, state: State, model: Model, pace: Callable[[float], None]) -> Measured:
+        """As `conclude`, for those that run the model once more: they say how far they are.
+
+        Args:
+            pace: to be called now and then with the share that is done, 0 to 1; raises `Cancelled`
+                where the run was cancelled.
+        """
+        return self.conclude(state, model)
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """How many tokens `conclude` sends through a block, beside the common pass, for a plan."""
+        return 0
+
 
 def names() -> list[str]:
     """Names of the installed instruments."""

@@ -116,12 +116,13 @@ def _block_tokens(
     encoded: Sequence[EncodedPrompt],
     planned: Plan,
 ) -> int:
-    """Those of the common pass, where one is needed, and of what drives the model itself."""
+    """Those of the common pass, where one is needed, and of what runs the model itself."""
     driving = [it for it in instruments if isinstance(it, Driving)]
     own = [it.block_tokens(model, encoded) for it in driving]
     common = len(driving) < len(instruments) or None in own
-    beside = sum(it.block_tokens(model, encoded) for it in instruments if isinstance(it, Reading))
-    return (planned.block_tokens if common else 0) + beside + sum(one or 0 for one in own)
+    others = [it for it in instruments if isinstance(it, Reading | SetLevel)]
+    own += [it.block_tokens(model, encoded) for it in others]
+    return (planned.block_tokens if common else 0) + sum(one or 0 for one in own)
 
 
 def _most(instruments: Sequence[Instrument], batch_size: int | None) -> int | None:
@@ -194,16 +195,20 @@ def measure(
     """
     if instruments is None:
         prompts, instruments = _stored(model), prompts
-    gathered = gather(
-        model,
-        prompts,
-        instruments,
-        batch_size=batch_size,
-        padding=padding,
-        progress=progress,
-        cancel=cancel,
-    )
-    return [one.result() for one in gathered]
+    job = _Job.of(model, prompts, instruments, batch_size)
+    own = [_last_tokens(job, instrument) for instrument in job.instruments]
+    work = _Work.begin(job, progress, own)
+    return [
+        work.concluded(one, tokens, cancel)
+        for one, tokens in zip(_gathered(job, work, padding, cancel), own, strict=True)
+    ]
+
+
+def _last_tokens(job: _Job, instrument: Instrument) -> int:
+    """What a set-level instrument runs after the common pass, as tokens through the whole model."""
+    if not isinstance(instrument, SetLevel):
+        return 0
+    return instrument.block_tokens(job.model, job.encoded) // job.model.n_layers
 
 
 def _stored(model: Model) -> PromptSet:
@@ -232,7 +237,13 @@ def gather(
     Arguments and errors are those of `measure`.
     """
     job = _Job.of(model, prompts, instruments, batch_size)
-    work = _Work.begin(job, progress)
+    return _gathered(job, _Work.begin(job, progress), padding, cancel)
+
+
+def _gathered(
+    job: _Job, work: _Work, padding: Padding, cancel: CancelFlag | None
+) -> list[Gathered]:
+    """All batches."""
     queue = list(reversed(job.plan.batches))
     while queue:
         work.go_on(cancel)
@@ -240,7 +251,7 @@ def gather(
         if _too_large(job, indices) or not _fits(job, work, indices, padding, cancel):
             queue += _halves(indices)
     return [
-        Gathered(it, model, job.prompts, job.encoded, parts, work.states.get(i))
+        Gathered(it, job.model, job.prompts, job.encoded, parts, work.states.get(i))
         for i, (it, parts) in enumerate(zip(job.instruments, work.parts, strict=True))
     ]
 
@@ -262,11 +273,14 @@ class Gathered:
     parts: Parts
     state: State | None
 
-    def result(self) -> Result:
-        """The result, of a set-level instrument over these prompts alone."""
+    def result(self, pace: Callable[[float], None] = lambda _: None) -> Result:
+        """The result, of a set-level instrument over these prompts alone.
+
+        `pace` is that of `SetLevel.conclude_paced`.
+        """
         last: Measured = {}
         if isinstance(self.instrument, SetLevel) and self.state is not None:
-            last = self.instrument.conclude(self.state, self.model)
+            last = self.instrument.conclude_paced(self.state, self.model, pace)
         return assemble(
             self.instrument, self.model, self.prompts.names, self.encoded, self.parts, last
         )
@@ -289,14 +303,21 @@ class _Work:
     done: int = 0
 
     @classmethod
-    def begin(cls, job: _Job, report: Callable[[Progress], None] | None) -> _Work:
+    def begin(
+        cls,
+        job: _Job,
+        report: Callable[[Progress], None] | None,
+        last: Sequence[int] = (),
+    ) -> _Work:
+        """`last` are the tokens that instruments run after the batches."""
         states = {
             i: it.start(job.model)
             for i, it in enumerate(job.instruments)
             if isinstance(it, SetLevel)
         }
         parts = [Parts() for _ in job.instruments]
-        work = cls(parts, states, job.plan.tokens, report or (lambda _: None), time.monotonic())
+        total = job.plan.tokens + sum(last)
+        work = cls(parts, states, total, report or (lambda _: None), time.monotonic())
         work.add(0)
         return work
 
@@ -308,6 +329,18 @@ class _Work:
         """Report what is done, and `within` tokens of the batch that is being measured."""
         seconds = time.monotonic() - self.began
         self.report(Progress(self.done + int(within), self.total, seconds))
+
+    def concluded(self, one: Gathered, tokens: int, cancel: CancelFlag | None) -> Result:
+        """One instrument's result; `tokens` are what it runs for its last step."""
+
+        def pace(done: float) -> None:
+            self.go_on(cancel)
+            self.tell(done * tokens)
+
+        result = one.result(pace)
+        if tokens:
+            self.add(tokens)
+        return result
 
     def go_on(self, cancel: CancelFlag | None) -> None:
         """Stop where the run was cancelled."""

@@ -27,11 +27,26 @@
   const clientside = (window.dash_clientside = window.dash_clientside || {});
   clientside.workbench = Object.assign(clientside.workbench || {}, {
     progress(job) {
-      const nothing = "Nothing measured yet. Type a prompt above and press Run.";
-      if (!going(job)) return [true, 0, "", "", false, "", nothing];
+      if (!going(job)) return [true, 0, "", ""];
       const share = job.total ? (100 * job.done) / job.total : 0;
+      return [false, share, said(job), spoken(job)];
+    },
+
+    // What waits for the page's job, but for what joins what is shown.
+    waiting(job) {
+      const nothing = "Nothing measured yet. Type a prompt above and press Run.";
+      if (!going(job)) return [false, "", nothing];
       const empty = `${said(job)}. It goes on if this page is closed: see Jobs.`;
-      return [false, share, said(job), spoken(job), true, job.adds ? "" : "busy", empty];
+      return [true, job.adds ? "" : "busy", empty];
+    },
+
+    // The address of a set's results is that of their job; who came by it wants to see them at once.
+    jobAddress(shown) {
+      if (!shown) return;
+      const address = `?job=${shown.job}`;
+      if (window.location.search === address)
+        setTimeout(() => document.getElementById("set-head").scrollIntoView({ block: "center" }), 300);
+      window.history.replaceState(null, "", address);
     },
 
     clock: (job, asking) => asking || !going(job),

@@ -171,5 +171,9 @@ def _detail(job: Job | None) -> list[Any]:
     error = [] if job.error is None else [html.P(job.error)]
     refused = [html.P(f"{name}: {why}") for name, why in job.refused.items()]
     name: dict[str, Any] = {"aria-label": "Log"}
+    many = job.state == "done" and job.n_prompts > 1
+    whole = (
+        [html.P(html.A("Results over all prompts", href=f"/sets/?job={job.id}"))] if many else []
+    )
     shown = html.Pre(log or "Nothing logged.", tabIndex=0, className="log", **name)
-    return [html.H2(f"Job {job.id}: {job.state}"), *error, *refused, html.H3("Log"), shown]
+    return [html.H2(f"Job {job.id}: {job.state}"), *whole, *error, *refused, html.H3("Log"), shown]

@@ -1,7 +1,8 @@
-"""The Prompt sets page: choose or upload many prompts, and have them measured as a job."""
+"""The Prompt sets page: choose or upload many prompts, have them measured as a job, see what came of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import dash
@@ -9,15 +10,14 @@ import dash_mantine_components as dmc
 from dash import ALL, Input, Output, State, ctx, dcc, html, no_update
 from flask import Flask
 
-from app import ids, topbar
+from app import ids, progress, set_results, topbar
 from app.bench import Bench
 from app.frame import layout, new_app
 from app.instruments import ALWAYS, kinds
 from app.panels import forms
 from app.parts import alert, choice
-from app.uploads import LARGEST, bundled, require_size, uploaded
+from app.uploads import LARGEST, PASTED, bundled, offered, pasted, require_size, uploaded
 from workbench import PromptSet, WorkbenchError
-from workbench.atlas import PROMPTS
 from workbench.figures import shorten
 from workbench.prompts import SUFFIXES
 
@@ -26,6 +26,7 @@ __all__ = ["mount"]
 SET = "set"  # data: {"id": under which it is kept, "name": ...}
 BUNDLED = "bundled"
 UPLOAD = "upload"
+PASTE, USE = "paste", "use-pasted"
 TOO_LARGE = "too-large"  # data: {"name", "size"} of a file that the browser does not send
 PREVIEW = "preview"
 INSTRUMENTS = "instruments"
@@ -33,23 +34,26 @@ RUN = "run-set"
 QUEUED = "queued"
 NOTHING = "No prompts chosen yet."
 ROWS, LETTERS = 8, 90
-WITHOUT = r"(.*\.txt|plotly.*|selection.*)"  # this page has no figures
+WITHOUT = r"(.*\.txt|selection.*)"  # this page has no selection
 
 
 def mount(server: Flask, bench: Bench) -> None:
     """Puts the page at /sets/."""
     app = new_app(server, "/sets/", "Prompt sets - Workbench", without=WITHOUT)
-    app.layout = layout(topbar.plain("Prompt sets"), _main(bench))
+    head = [topbar.plain("Prompt sets"), progress.layout()]
+    app.layout = layout(head, _main(bench))
     topbar.register_plain(app, bench, Input(QUEUED, "children"))
     forms.register(app)
     _register_choice(app, bench)
     _register_job(app, bench)
+    set_results.register(app, bench)
 
 
 def _main(bench: Bench) -> list[Any]:
     return [
         html.H2("1. Prompts", className="step"),
         html.Div([_bundled(), _upload()], className="choices"),
+        _paste(),
         html.Div(id=ids.ALERT),
         html.Div(NOTHING, id=PREVIEW),
         html.H2("2. Model and instruments", className="step"),
@@ -63,6 +67,7 @@ def _main(bench: Bench) -> list[Any]:
         dcc.Store(id=SET),
         dcc.Store(id=TOO_LARGE),
         dcc.Store(id=ids.SETTINGS),
+        *set_results.layout(),
     ]
 
 
@@ -71,7 +76,7 @@ def _bundled() -> dmc.Select:
         id=BUNDLED,
         label="Bundled set",
         placeholder="Choose one",
-        data=list(PROMPTS),
+        data=offered(),
         size="xs",
         w=200,
     )
@@ -89,6 +94,21 @@ def _upload() -> html.Label:
     )
     limit: dict[str, Any] = {"data-largest": LARGEST}
     return html.Label([f"or upload {endings}; {LARGEST // 2**20} MB at most", field], **limit)
+
+
+def _paste() -> html.Details:
+    """A field for prompts that are in no file."""
+    field = dmc.Textarea(
+        id=PASTE,
+        label='A prompt a line; lines of JSON where the first begins with "{"',
+        autosize=True,
+        minRows=3,
+        maxRows=10,
+        size="xs",
+        maw=760,
+    )
+    button = dmc.Button("Use these lines", id=USE, n_clicks=0, size="xs", variant="default", mt=6)
+    return html.Details([html.Summary("or paste lines"), field, button], className="fold")
 
 
 def _instruments() -> dmc.CheckboxGroup:
@@ -116,18 +136,30 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
         Input(UPLOAD, "contents"),
         State(UPLOAD, "filename"),
         Input(TOO_LARGE, "data"),
+        Input(USE, "n_clicks"),
+        State(PASTE, "value"),
         prevent_initial_call=True,
     )
     def choose(
-        name: str | None, contents: str | None, filename: str | None, unsent: Any
+        name: str | None,
+        contents: str | None,
+        filename: str | None,
+        unsent: Any,
+        _: int,
+        lines: str | None,
     ) -> tuple[Any, ...]:
         """Reads the set, keeps it, and shows how it begins; after a bad file none is chosen."""
-        called = str(filename if ctx.triggered_id == UPLOAD else name)
+        names = {UPLOAD: filename, USE: PASTED}
+        called = str(names.get(ctx.triggered_id, name))
+        read: dict[str, Callable[[], PromptSet]] = {
+            BUNDLED: lambda: bundled(called),
+            UPLOAD: lambda: uploaded(called, str(contents)),
+            USE: lambda: pasted(lines or ""),
+        }
         try:
             if ctx.triggered_id == TOO_LARGE:
                 require_size(unsent["name"], unsent["size"])
-            from_file = ctx.triggered_id == UPLOAD
-            prompts = uploaded(called, str(contents)) if from_file else bundled(called)
+            prompts = read.get(str(ctx.triggered_id), read[BUNDLED])()
             kept = {"id": bench.desk.keep(prompts), "name": called}
         except WorkbenchError as error:
             return None, NOTHING, alert(str(error)), True
@@ -145,6 +177,7 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
 def _register_job(app: dash.Dash, bench: Bench) -> None:
     @app.callback(
         Output(QUEUED, "children"),
+        Output(ids.JOB, "data"),
         Output(ids.ALERT, "children", allow_duplicate=True),
         Input(RUN, "n_clicks"),
         State(SET, "data"),
@@ -156,14 +189,14 @@ def _register_job(app: dash.Dash, bench: Bench) -> None:
     )
     def queue(
         _: int, kept: dict[str, str], model: str, chosen: list[str], settings: Any
-    ) -> tuple[Any, Any]:
-        """Queues the job; the Jobs page follows it."""
+    ) -> tuple[Any, Any, Any]:
+        """Queues the job; this page follows it, and so does the Jobs page."""
         try:
             number = bench.queue(model, kept["id"], kept["name"], chosen, settings or {})
         except WorkbenchError as error:
-            return no_update, alert(str(error))
+            return no_update, no_update, alert(str(error))
         said = [f"Job {number} is queued: ", html.A("see how far it is", href="/jobs/"), "."]
-        return said, None
+        return said, set_results.pending(bench.desk.job(number)), None
 
 
 def _preview(name: str, prompts: PromptSet) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,13 +25,31 @@ from lenses import (
     NeuronView,
     counterfactuals,
 )
-from probes import Ablate, AttentionEntropy, CausalTrace, Particles, Patch, PathPatch, TokenGeometry
+from probes import (
+    Ablate,
+    AttentionEntropy,
+    CausalTrace,
+    Interchange,
+    Particles,
+    Patch,
+    PathPatch,
+    SparseProbe,
+    TokenGeometry,
+)
 from workbench.atlas import prompts_path
 from workbench.atlas.corpus import sentences
 from workbench.instrument import Instrument
 from workbench.jobs import Desk, ModelSpec, Request
 
 HERE = Path(__file__).parent
+SET = "set"  # in a tab's place: the page Prompt sets
+PROBED = (
+    "relation=language",
+    "relation=capital",
+    "entity=person",
+    "entity=landmark",
+    "continent=Asia",
+)
 SITES = ("resid_post", "attn_out", "mlp_out")
 EIFFEL = wb.Prompt(
     "The Eiffel Tower is located in the city of",
@@ -105,6 +124,19 @@ def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
     edits = list(counterfactuals(wb.PromptSet.read(prompts_path("facts")), prompts=8))
     yield edits, [LogitLens(), EditEffect()], [("edit_light", "edit", (1500, 1200), "")]
     yield [EIFFEL], [LogitLens(), Particles()], [("particles_light", "particles", (1300, 1100), "")]
+    facts = wb.PromptSet.read(prompts_path("facts"))
+    probe = SparseProbe(labels="atlas_facts", features=PROBED, k=(1, 2, 4, 8, 16))
+    yield (
+        list(facts.subset(range(0, len(facts), 2))),
+        [probe],
+        [
+            ("prompt_sets_light", SET, (1400, 1300), ""),
+            ("sparse_probe_set_light", SET, (1400, 1700), ""),
+            ("sparse_probe_neuron_light", SET, (1400, 1400), ""),
+        ],
+    )
+    related = Interchange(subspace="means", pairs=64, draws=2)
+    yield list(facts), [related], [("interchange_set_light", SET, (1400, 1300), "")]
 
 
 @contextmanager
@@ -126,6 +158,21 @@ def serving() -> Iterator[tuple[Desk, str]]:
             desk.stop()
 
 
+def shoot_set(page: Page, address: str, look: Look) -> None:
+    """One picture of the page Prompt sets, scrolled to what its name says."""
+    name, _, (width, height), _ = look
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(address.replace("/?", "/sets/?"))
+    page.locator(".set-body .js-plotly-plot .gtitle").last.wait_for(timeout=60_000)
+    if name == "sparse_probe_neuron_light":
+        page.get_by_role("button", name="Look into this neuron").click()
+        page.locator("#probe-neuron .gtitle").wait_for(timeout=60_000)
+    begins = {"prompt_sets_light": ".step", "sparse_probe_neuron_light": "#probe-units"}
+    page.wait_for_timeout(3_000)
+    page.evaluate(f"document.querySelector('{begins.get(name, '#set-head')}').scrollIntoView()")
+    page.screenshot(path=HERE / f"{name}.png")
+
+
 def shoot(page: Page, address: str, look: Look) -> None:
     """One picture."""
     name, tab, (width, height), more = look
@@ -144,17 +191,22 @@ def shoot(page: Page, address: str, look: Look) -> None:
 
 
 def main() -> None:
-    """Take all of them."""
+    """Take all of them, or those whose names begin with the first argument."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     with serving() as (desk, address), sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
         page = browser.new_page()
-        for prompts, instruments, looks in jobs():
+        for prompts, instruments, every in jobs():
+            looks = [look for look in every if look[0].startswith(wanted)]
+            if not looks:
+                continue
             number = desk.submit(Request("atlas", prompts, instruments))
             print(desk.wait(number).title)
             for look in looks:
-                shoot(page, f"{address}?job={number}", look)
+                take = shoot_set if look[1] == SET else shoot
+                take(page, f"{address}?job={number}", look)
         browser.close()
 
 

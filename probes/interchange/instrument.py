@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,8 @@ from torch import Tensor
 from probes.interchange.checks import Kind, Metric, require_numbers, require_subspace
 from probes.interchange.choices import Coordinates, Given, Means, Rotation
 from probes.interchange.direction import Direction
+from probes.interchange.headway import Headway, Runs
+from probes.interchange.levels import ADDED
 from probes.interchange.measure import CONTROLS, TWINS, Subspace, measured
 from probes.interchange.pairs import Pairs, paired
 from probes.interchange.rotation import Fit
@@ -247,18 +249,40 @@ class Interchange(SetLevel):
         Raises:
             PromptError: too few pairs; until here no block has run.
         """
+        return self.conclude_paced(state, model, lambda _: None)
+
+    def conclude_paced(self, state: State, model: Model, pace: Callable[[float], None]) -> Measured:
+        """The same, saying how far it is."""
+        pairs, layers = self._paired(state), self._layers(model)
         return measured(
             model,
             state,
-            self._paired(state),
+            pairs,
             self._subspace(),
             site=self.site,
-            layers=self._layers(model),
+            layers=layers,
             metric=self.metric,
             draws=self.draws,
             twin=self.twin,
             seed=self.seed,
+            ran=Headway(self._runs(state, pairs).tokens(layers), pace),
         )
+
+    def _runs(self, state: State, pairs: Pairs) -> Runs:
+        epochs = self.epochs if self.subspace == "rotation" else 0
+        return Runs.of(state["length"], pairs, self.draws, epochs, self.twin)
+
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """Those of all interchanges and fits, without padding; a backward run counts as a forward."""
+        batch = model.batch(prompts)
+        state = merged(empty(), seen(prompts, batch.places(self.positions), self.within))
+        try:
+            pairs = self._paired(state)
+        except PromptError:  # which the measurement will say, when it knows all prompts
+            return 0
+        ahead = 0 if self.site in ADDED else 1
+        runs = self._runs(state, pairs)
+        return runs.block_tokens(self._layers(model), model.n_layers, ahead)
 
     def _paired(self, table: Mapping[str, Tensor]) -> Pairs:
         nowhere = bool((table["kind"] == absent_kind()).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -31,11 +31,13 @@ class Asked:
         model: the model.
         prompts: each of them once.
         at: [P] the position of each that is read and written.
+        ran: is told the tokens of each batch.
     """
 
     model: Model
     prompts: Sequence[EncodedPrompt]
     at: Tensor
+    ran: Callable[[int], None] = lambda _: None
 
     def chunks(self, rows: Tensor) -> list[Tensor]:
         """Indices into `rows`, those of like length together, as many as one forward takes."""
@@ -52,7 +54,8 @@ class Asked:
         return self.chunks(torch.arange(len(self.prompts)))
 
     def batch(self, rows: Tensor) -> Batch:
-        """Some of the prompts, padded on the right."""
+        """Some of the prompts, padded on the right; they are about to be run."""
+        self.ran(int(self.lengths[rows].sum()))
         return self.model.batch([self.prompts[row] for row in rows.tolist()])
 
     def logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -63,7 +63,14 @@ class Case:
     metric: Metric
 
     @classmethod
-    def of(cls, model: Model, state: Mapping[str, Tensor], pairs: Pairs, metric: Metric) -> Case:
+    def of(
+        cls,
+        model: Model,
+        state: Mapping[str, Tensor],
+        pairs: Pairs,
+        metric: Metric,
+        ran: Callable[[int], None],
+    ) -> Case:
         """The pairs of a prompt set's state, each prompt once, with their sources' targets."""
         rows, index = torch.unique(torch.cat([pairs.base, pairs.source]), return_inverse=True)
         base, source = index.view(2, -1)
@@ -73,7 +80,7 @@ class Case:
         }
         target = state["target"][rows]
         return cls(
-            Asked(model, encoded(state, rows), state["at"][rows]),
+            Asked(model, encoded(state, rows), state["at"][rows], ran),
             base,
             source,
             pairs.held_out,
@@ -166,9 +173,13 @@ def measured(
     draws: int,
     twin: bool,
     seed: int,
+    ran: Callable[[int], None],
 ) -> Measured:
-    """Everything that the instrument says of its pairs; axes are those of `Interchange`."""
-    case = Case.of(model, state, pairs, metric)
+    """Everything that the instrument says of its pairs; axes are those of `Interchange`.
+
+    `ran` is told the tokens of each batch that is run.
+    """
+    case = Case.of(model, state, pairs, metric, ran)
     other = case.on(model.twin(seed)) if twin else None
     found: dict[str, list[Tensor]] = {}
     bases = []

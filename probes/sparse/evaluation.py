@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,31 +11,25 @@ from torch import Tensor
 
 from probes.sparse.controls import online_code
 from probes.sparse.held_out import Examples, Probe, dense, direction, held_out
-from probes.sparse.known import Feature, Known
+from probes.sparse.known import Feature, Known, offsets_of
 from probes.sparse.labels import Pool
 from probes.sparse.moments import Moments
-from probes.sparse.passes import Columns
+from probes.sparse.named import named
+from probes.sparse.neurons import SHOWN, entering, spread
+from probes.sparse.passes import SEEN, Columns
 from probes.sparse.rankers import Ranker, by_moments, top
-from probes.sparse.significance import p_values, statistics
-from probes.sparse.sources import Source, layers, names
+from probes.sparse.significance import Arrangements, chance, p_values, statistics
+from probes.sparse.sources import Source
 from probes.sparse.supports import Method
 from workbench.errors import SettingError
-from workbench.instrument import Measured, Named, State
+from workbench.instrument import Measured, State
 from workbench.models.protocol import Model
+from workbench.prompts import PromptSet
 
 __all__ = ["Asked", "evaluated"]
 
-CELL = ("feature", "layer", "k")
-UNITS: Mapping[str, str] = {
-    "threshold": "logit",
-    "compression": "bit / bit",
-    "mcc": "correlation",
-    "p": "probability",
-    "average_precision": "share",
-    "precision": "share",
-    "recall": "share",
-    "roc_auc": "share",
-}
+GATHERING = 0.5  # of the time, the rest being fits
+ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -66,22 +60,44 @@ class _Cell:
     p: Tensor | None
 
 
-def evaluated(asked: Asked, known: Known, state: State, model: Model) -> Measured:
-    """All variables of a result but the counts.
+def evaluated(
+    asked: Asked, known: Known, state: State, model: Model, pace: Callable[[float], None]
+) -> Measured:
+    """All variables of a result but the counts; `pace` is told how far it is.
 
     Raises:
         SettingError: k is larger than the site has units.
     """
     cells = _cells(asked, known, state)
-    columns = _second_pass(asked, known, cells, model)
-    found = [
-        [
-            _evaluate(asked, number, one, source, cells[one.name, source], columns)
-            for source in range(len(asked.sources))
-        ]
-        for number, one in enumerate(known.features.values())
-    ]
-    return _named(asked.sources, found)
+    prompts = known.prompts.subset(sorted(state[SEEN].tolist()))  # what failed once, fails again
+    columns = _second_pass(
+        asked, known, prompts, cells, model, lambda share: pace(GATHERING * share)
+    )
+    found: list[list[dict[str, Tensor]]] = []
+    for number, one in enumerate(known.features.values()):
+        index = columns[f"{number}.index"].sort().values
+        arranged, row = _arranged(one, index, asked.seed), []
+        for source in range(len(asked.sources)):
+            cell = cells[one.name, source]
+            row.append(_evaluate(asked, number, one, source, cell, columns, arranged))
+            done = (number + len(row) / len(asked.sources)) / len(known.features)
+            pace(GATHERING + (1 - GATHERING) * done)
+        found.append(row)
+    return named(asked.sources, found)
+
+
+def _arranged(one: Feature, index: Tensor, seed: int) -> Tensor | None:
+    """[permutations, test examples] labels of test groups that have exchanged theirs.
+
+    Of the examples `index`; None where exchanging changes none of them.
+    """
+    if one.arrangements is None or not one.tested:
+        return None
+    test = index[one.part[index] == 2]
+    labels, (_, groups) = one.labels[test], torch.unique(one.groups[test], return_inverse=True)
+    drawn = Arrangements.draw(labels, groups, len(one.arrangements.orders) - 1, seed)
+    offsets = offsets_of(groups)
+    return drawn.arranged(groups, offsets)[1:] if drawn.says(groups, offsets) else None
 
 
 def _cells(asked: Asked, known: Known, state: State) -> dict[tuple[str, int], _Cell]:
@@ -116,7 +132,9 @@ def _require(asked: Asked, moments: Moments, source: Source) -> None:
 
 
 def _p_values(known: Known, state: State, sources: int) -> dict[tuple[str, int], Tensor]:
-    names = [(one, source) for one in known.features for source in range(sources)]
+    """Of one family; features that exchanges of groups say nothing of have none, and are no part of it."""
+    tested = [name for name, one in known.features.items() if one.tested]
+    names = [(one, source) for one in tested for source in range(sources)]
     found = []
     for one, source in names:
         if f"{source}.sums" not in state:
@@ -127,13 +145,23 @@ def _p_values(known: Known, state: State, sources: int) -> dict[tuple[str, int],
         mean, spread = moments.whole()
         sums, positives = state[f"{source}.sums"][number], state[f"{source}.positives"][number]
         found.append(statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0]))
+    if not found:
+        return {}
     return dict(zip(names, p_values(found), strict=True))
 
 
 def _second_pass(
-    asked: Asked, known: Known, cells: Mapping[tuple[str, int], _Cell], model: Model
+    asked: Asked,
+    known: Known,
+    prompts: PromptSet,
+    cells: Mapping[tuple[str, int], _Cell],
+    model: Model,
+    pace: Callable[[float], None],
 ) -> State:
-    from workbench.passes import gather
+    from workbench.passes import Progress, gather
+
+    def tell(progress: Progress) -> None:
+        pace(progress.done / progress.total)
 
     wanted = {
         key: {
@@ -144,7 +172,7 @@ def _second_pass(
         for key, cell in cells.items()
     }
     second = Columns(asked.sources, asked.positions, asked.pool, known, wanted, asked.dense)
-    (gathered,) = gather(model, known.prompts, [second])
+    (gathered,) = gather(model, prompts, [second], progress=tell)
     assert gathered.state is not None  # a set-level instrument's
     return gathered.state
 
@@ -156,6 +184,7 @@ def _evaluate(
     source: int,
     cell: _Cell,
     columns: State,
+    arranged: Tensor | None,
 ) -> dict[str, Tensor]:
     """The variables of one feature and source."""
     index, order = columns[f"{number}.index"].sort()
@@ -180,6 +209,8 @@ def _evaluate(
             for k in asked.ks
         ]
     )
+    ends = [_chance(arranged, probes[k]) for k in asked.ks]
+    found |= {f"chance_{end}": _real([one[i] for one in ends]) for i, end in enumerate(ENDS)}
     straight = direction(own["difference"][:, 0], examples, seed=asked.seed)
     found["direction_f1"] = _real(straight.scores.f1)
     found["difference"] = cell.difference
@@ -194,7 +225,24 @@ def _evaluate(
     )
     weights = [_by_strength(probes[k]) for k in asked.ks]
     found["weight"] = torch.stack([_slots(weight, slots, math.nan) for weight in weights])
-    return found
+    return found | _by_themselves(own["task"], probes, examples, cell)
+
+
+def _chance(arranged: Tensor | None, probe: Probe) -> tuple[float, float]:
+    return (math.nan, math.nan) if arranged is None else chance(arranged, probe.held_out.said)
+
+
+def _by_themselves(
+    columns: Tensor, probes: Mapping[int, Probe], examples: Examples, cell: _Cell
+) -> dict[str, Tensor]:
+    """The units that probes take first, one by one."""
+    first = entering(probes)
+    p = torch.full((len(first),), math.nan) if cell.p is None else cell.p[cell.chosen[first]]
+    return {
+        "neuron": _slots(cell.chosen[first], SHOWN, -1),
+        "neuron_p": _slots(p.double(), SHOWN, math.nan),
+        **spread(columns[:, first], examples),
+    }
 
 
 def _numbers(probe: Probe, control: Probe | None, cell: _Cell) -> dict[str, float]:
@@ -231,45 +279,3 @@ def _by_strength(probe: Probe) -> Tensor:
 
 def _slots(values: Tensor, count: int, empty: float) -> Tensor:
     return torch.cat([values, values.new_full((count - len(values),), empty)])
-
-
-def _named(
-    sources: Sequence[Source], found: Sequence[Sequence[Mapping[str, Tensor]]]
-) -> dict[str, Named]:
-    """The variables by (site, feature, layer, ...), without the site where there is one alone."""
-    dims = {
-        **dict.fromkeys(("units", "weight"), (*CELL, "slot")),
-        **dict.fromkeys(("direction_f1", "dense_f1"), CELL[:2]),
-        "difference": (*CELL[:2], "unit"),
-        **dict.fromkeys(("all_positive", "random"), CELL[:1]),
-    }
-    units = {
-        **UNITS,
-        "units": "unit index",
-        "weight": "logit / activation",
-        "difference": "activation",
-    }
-    several = len(names(sources)) > 1
-    named = {}
-    for name in found[0][0]:
-        axes, unit = dims.get(name, CELL), units.get(name, "F1")
-        if axes == CELL[:1]:
-            named[name] = Named(axes, torch.stack([row[0][name] for row in found]), unit)
-            continue
-        grid = _grid(sources, [[cell[name] for cell in row] for row in found])
-        named[name] = Named(("site", *axes), grid, unit) if several else Named(axes, grid[0], unit)
-    return named
-
-
-def _grid(sources: Sequence[Source], values: Sequence[Sequence[Tensor]]) -> Tensor:
-    """[site, feature, layer, ...]; NaN, or -1 of whole numbers, where a source has no such layer or unit."""
-    first = values[0][0]
-    sites, at = names(sources), layers(sources)
-    empty = math.nan if first.is_floating_point() else -1
-    shape = [max(sizes) for sizes in zip(*(value.shape for value in values[0]), strict=True)]
-    grid = first.new_full((len(sites), len(values), len(at), *shape), empty)
-    for feature, row in enumerate(values):
-        for source, value in zip(sources, row, strict=True):
-            part = grid[sites.index(source.name), feature, at.index(source.site.layer)]
-            part[tuple(map(slice, value.shape))] = value
-    return grid

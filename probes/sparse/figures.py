@@ -13,11 +13,14 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from probes.sparse.feature_figure import figure_of_feature
+from probes.sparse.neuron_figure import figure_of_neurons
 from probes.sparse.rows import by_site
+from workbench.errors import ResultError
 from workbench.figures import Scale, Theme, markup, shorten, themed
 from workbench.figures.reading import chosen
 
-__all__ = ["figure", "plain_name"]
+__all__ = ["figure", "figure_of_all", "plain_name"]
 
 ROW, HEAD, FOOT = 22, 92, 70  # pixels
 CELL, LEFT, WIDER = 46, 190, 110
@@ -34,7 +37,39 @@ def plain_name(site: str) -> str:
     return "neurons" if site == NEURONS else site
 
 
-def figure(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
+def figure(
+    data: xr.Dataset,
+    *,
+    theme: str = "light",
+    k: int | None = None,
+    feature: str | None = None,
+    layer: int | None = None,
+    site: str | None = None,
+) -> go.Figure:
+    """All features; where one is named, its own figure, and where a layer is, its units' there.
+
+    Args:
+        data, theme, k: as for `figure_of_all`.
+        feature: a feature's name.
+        layer: a layer, with a feature.
+        site: of which units a feature's own figure is, where there are several; the first by default.
+
+    Raises:
+        ResultError: the result has no such k, feature, layer or site, or a layer is given without a
+            feature.
+    """
+    if feature is None and layer is not None:
+        raise ResultError(f"layer {layer} of which feature: expected feature, too")
+    if feature is None:
+        return figure_of_all(data, theme=theme, k=k)
+    sites = by_site(data)
+    data = sites[chosen("site", site, np.array([*sites]))]
+    if layer is None:
+        return figure_of_feature(data, feature, theme=theme)
+    return figure_of_neurons(data, feature, layer, theme=theme)
+
+
+def figure_of_all(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
     """A row a feature (and site), a column a layer; "*" marks p <= .05 of the probe's best unit.
 
     Args:

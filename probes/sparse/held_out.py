@@ -50,6 +50,7 @@ class Direction:
         threshold: in logits.
         low, high: 95% interval of F1 over test groups.
         validation: F1 on validation, at the same threshold.
+        said: [test examples] whether one is called positive.
     """
 
     scores: Scores
@@ -58,6 +59,7 @@ class Direction:
     low: float
     high: float
     validation: float
+    said: Tensor
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def direction(logits: Tensor, examples: Examples, *, seed: int = 0) -> Direction
         low=low,
         high=high,
         validation=scores(logits[middle], examples.labels[middle], threshold).f1,
+        said=(logits[test] > threshold).cpu(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,19 @@ from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.found import ProbeResult
 from probes.sparse.known import Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
+from probes.sparse.neurons import BINS, SHOWN
 from probes.sparse.passes import first_pass, merged
 from probes.sparse.rankers import STREAMED, Ranker
 from probes.sparse.sources import Source, checked, layers, names
 from probes.sparse.supports import METHODS, Method
+from probes.sparse.word_labels import maker_of
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 from workbench.models.sites import BLOCK_SITES, expand_sites
+from workbench.models.tokens import EncodedPrompt
+from workbench.plans import make_plan
 from workbench.prompts import Prompt, Prompts, PromptSet
 from workbench.store.activations import Store
 
@@ -41,6 +45,7 @@ __all__ = ["SparseProbe"]
 
 SITES = (*BLOCK_SITES, "z")
 WHO = "sparse_probe"
+MOST_NAMED = 3  # features in a remark
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,34 @@ class SparseProbe(SetLevel):
             makes one), one a site and layer. A folder may carry its hash, as in sae#0123456789abcdef.
         features: names of labels, or rules: token:digit, position:0, field=value (see
             `probes.sparse.predicates.rule_of`); every label of the prompts where empty.
+        labels: built-in makers that label prompts which have no labels, beside those they have:
+            atlas_facts, plurals, tenses, "compound:first second" (see `probes.sparse.word_labels`).
         layers: those of the site to probe; all where empty.
         method: "telescope" (the paper's adaptive thresholding), "swap", or "exhaustive" (of least
             training loss among all subsets of the shortlist, for k of 1 and 2).
         ranker: "mean_difference" or "f_statistic".
         pool: what of a span is read: "last", "first", "mean", "max".
         shortlist: how many units of a feature and layer the probes are chosen from; at least max k.
-        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none.
+        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none. A feature
+            whose groups all have the same labels, as words with both of their forms, has no p.
         dense: whether to fit the whole site too, and of an SAE the states that it reads; those of all
             examples are then held in memory.
         c: inverse strength of the L2 penalty, on standardised activations.
         seed: of splits, control tasks and permutations.
 
-    Result axes: feature, layer, k, slot; with an SAE also site, where "sae:" before a site's name says
-    latents. Variables by (feature, layer, k): f1, f1_low, f1_high (95% bootstrap interval over test
-    groups), precision, recall, mcc, average_precision, roc_auc, threshold
-    (logit), f1_at_zero (F1 at a threshold of 0), validation_f1, control_f1, selectivity (f1 less
-    control_f1), compression (bits of a uniform over bits of an online code), p; by (feature, layer, k,
-    slot) units and weight, -1 and NaN where k is smaller; by (feature, layer) direction_f1 and dense_f1; by
-    (feature, layer, unit) difference, of the training examples' class means;
-    by feature examples, positives, all_positive and random (F1 of calling everything, or a share at
-    random, positive). What does not exist is NaN.
+    Result axes: feature, layer, k, slot, rank, label, bin, unit; with an SAE also site, where "sae:"
+    before a site's name says latents. Variables by (feature, layer, k): f1, f1_low,
+    f1_high (95% bootstrap interval over test groups), chance_low, chance_high (the middle 95% of F1 where
+    test groups exchange their labels and the probe's answers stay), precision, recall, mcc,
+    average_precision, roc_auc, threshold (logit), f1_at_zero (F1 at a threshold of 0), validation_f1,
+    control_f1, selectivity (f1 less control_f1), compression (bits of a uniform over bits of an online
+    code), p; by (feature, layer, k, slot) units and weight, -1 and NaN where k is smaller; by (feature,
+    layer, rank), of the 8 units that probes of growing k take first: neuron, its index, neuron_f1, held
+    out, by a threshold on it alone, neuron_p, neuron_low and neuron_high, its least and greatest
+    activation, and histogram, with (label, bin), the examples of either label in 24 equal bins between
+    these; by (feature, layer) direction_f1 and dense_f1; by (feature, layer, unit) difference,
+    of the training examples' class means; by feature examples, positives, all_positive and
+    random (F1 of calling everything, or a share at random, positive). What does not exist is NaN.
 
     To go on, a `ProbeResult` has each feature's `direction` for steering, and `ablate` takes its units out.
 
@@ -108,6 +120,7 @@ class SparseProbe(SetLevel):
     site: str = "mlp_act"
     sae: str | Path | Sequence[str | Path] = ()
     features: str | Sequence[str] = ()
+    labels: str | Sequence[str] = ()
     layers: int | Sequence[int] = ()
     method: Method = "telescope"
     ranker: Ranker = "mean_difference"
@@ -136,8 +149,12 @@ class SparseProbe(SetLevel):
             given = getattr(self, field)
             several = tuple(sorted(set(given))) if isinstance(given, Iterable) else (given,)
             object.__setattr__(self, field, several)
-        features = (self.features,) if isinstance(self.features, str) else tuple(self.features)
-        object.__setattr__(self, "features", features)
+        for field in ("features", "labels"):
+            named = getattr(self, field)
+            several = tuple(filter(None, (named,))) if isinstance(named, str) else tuple(named)
+            object.__setattr__(self, field, several)
+        for name in self.labels:
+            maker_of(name)
         if not self._ks or any(type(k) is not int or k < 1 for k in self._ks):
             raise SettingError(f"{WHO}: k is {self.k!r}: expected whole numbers, at least 1")
         choices = {
@@ -186,7 +203,7 @@ class SparseProbe(SetLevel):
         """With the examples of the whole set, their splits, controls and permutations."""
         if self._found is not None:
             return self
-        labeller = Labeller(self.features, self.token, self.pool)
+        labeller = Labeller(self.features, self.token, self.pool, self.labels)
         every = prompts if isinstance(prompts, PromptSet) else PromptSet.of(list(prompts))
         made = copy(self)
         found = Known.of(model, every, labeller, self.permutations, self.seed)
@@ -208,12 +225,32 @@ class SparseProbe(SetLevel):
             sae.require(model)
 
     def remarks(self, model: Model) -> Sequence[str]:
-        """Of each SAE where it lies, how much it explains, and on what it was fitted."""
-        return [sae.remark(model) for sae in self._saes]
+        """Of each SAE what it explains and was fitted on, and of which features p values say nothing."""
+        return [*(sae.remark(model) for sae in self._saes), *self._untested()]
 
     def _sources(self, n_layers: int) -> list[Source]:
         own = [Source(site.name, site) for site in expand_sites(self._sites, n_layers)]
         return [*own, *map(Source.of, self._saes)]
+
+    def accept(self, prompt: EncodedPrompt) -> None:
+        """Refuse a prompt whose labels cannot be read, or that is there twice."""
+        self._known.require(prompt.prompt)
+
+    def _untested(self) -> Sequence[str]:
+        features = {} if self._found is None else self._found.features
+        untested = [
+            name
+            for name, one in features.items()
+            if one.arrangements is not None and not one.tested
+        ]
+        if not untested:
+            return ()
+        few = ", ".join(map(repr, untested[:MOST_NAMED]))
+        more = f" and {len(untested) - MOST_NAMED} more" if len(untested) > MOST_NAMED else ""
+        return (
+            f"no p value for {few}{more}: every group has the same labels, so that exchanging them between "
+            "groups changes nothing",
+        )
 
     @property
     def _sites(self) -> list[tuple[str, int]] | str:
@@ -234,6 +271,9 @@ class SparseProbe(SetLevel):
             "layer": layers(sources),
             "k": list(self._ks),
             "slot": list(range(1, max(self._ks) + 1)),
+            "rank": list(range(1, SHOWN + 1)),
+            "label": [0, 1],
+            "bin": list(range(BINS)),
         }
 
     def start(self, model: Model) -> State:
@@ -258,12 +298,24 @@ class SparseProbe(SetLevel):
             "positives": _by_feature([int(one.labels.sum()) for one in features]),
         }
 
+    def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """Those of the second pass; none where the activations are stored."""
+        if isinstance(model, Store):
+            return 0
+        deepest = max(site.layer for site in expand_sites(self._sites, model.n_layers))
+        lengths = [len(prompt) for prompt in prompts]
+        return make_plan(model, lengths, n_sites=1, last_layer=deepest).block_tokens
+
     def conclude(self, state: State, model: Model) -> Measured:
         """The probes, from a second pass over the prompts.
 
         Raises:
             SettingError: k is larger than the site has units.
         """
+        return self.conclude_paced(state, model, lambda _: None)
+
+    def conclude_paced(self, state: State, model: Model, pace: Callable[[float], None]) -> Measured:
+        """The same, saying how far it is."""
         asked = Asked(
             sources=self._sources(model.n_layers),
             positions="last" if self.token == "last" else "all",
@@ -276,7 +328,7 @@ class SparseProbe(SetLevel):
             c=self.c,
             seed=self.seed,
         )
-        return {**self.finish(state), **evaluated(asked, self._known, state, model)}
+        return {**self.finish(state), **evaluated(asked, self._known, state, model, pace)}
 
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
@@ -295,12 +347,17 @@ class SparseProbe(SetLevel):
         selected: tuple[int, int] | None = None,
         **options: Any,
     ) -> go.Figure:
-        """Held-out F1 of every feature at every layer, for the smallest and the largest k.
+        """Held-out F1 of every feature at every layer; or one feature's, or its neurons at a layer.
 
         Args:
             data, theme: as for every instrument.
             prompt, selected: have no meaning here, where a result speaks of all prompts.
-            options: `k`, for one k alone.
+            options: `k`, for one k alone, in place of the smallest and the largest; or `feature`, for F1
+                against k and along the layers; or `feature` and `layer`, for the histograms of the
+                units that probes take first.
+
+        Raises:
+            ResultError: the result does not have what is asked for.
         """
         from probes.sparse.figures import figure
 

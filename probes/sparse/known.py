@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,12 +18,12 @@ from probes.sparse.controls import control_labels
 from probes.sparse.labels import Example, Labeller, called
 from probes.sparse.significance import Arrangements
 from probes.sparse.splits import given_split, group_codes, split_by_group
-from workbench.errors import PromptError
+from workbench.errors import PromptError, TargetError
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt, PromptSet
 
-__all__ = ["Feature", "Known", "Rows"]
+__all__ = ["Feature", "Known", "Rows", "offsets_of"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Feature:
         offsets: [n] how many examples of the same group come before.
         control: [n] labels of the control task; None where there is none.
         arrangements: permutations of its groups; None where no p values are asked for.
+        tested: whether arrangements change the labels, without which there is no p value.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Feature:
     offsets: Tensor
     control: Tensor | None
     arrangements: Arrangements | None
+    tested: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,16 @@ class Known:
     """The features, and where each prompt's examples are among them.
 
     Attributes:
-        prompts: all of them.
+        prompts: all that can be read.
         features: by name.
         examples: by what identifies a prompt, feature by feature: (index, token positions).
+        refused: why a prompt cannot be read, by what identifies it.
     """
 
     prompts: PromptSet
     features: Mapping[str, Feature]
     examples: Mapping[str, Mapping[str, Sequence[tuple[int, tuple[int, ...]]]]]
+    refused: Mapping[str, str]
 
     @classmethod
     def of(
@@ -80,14 +85,17 @@ class Known:
     ) -> Known:
         """Of a prompt set.
 
+        A prompt that the model or the labels refuse, or that is there twice and would count twice, is
+        left out everywhere, and `require` says why.
+
         Raises:
-            PromptError: a label that cannot be read, a feature that cannot be split, no feature, or a
-                prompt that is there twice, which would count twice.
+            PromptError: no prompt has a label, or a feature cannot be split.
         """
-        found = _read(model, prompts, labeller)
+        found, refused = _read(model, prompts, labeller)
         if not found:
             raise PromptError(
-                "no labels: expected prompts with labels or spans, or features such as token:digit"
+                next(iter(refused.values()), None)
+                or "no labels: expected prompts with labels or spans, or features such as token:digit"
             )
         examples: dict[str, dict[str, list[tuple[int, tuple[int, ...]]]]] = {}
         for name, own in found.items():
@@ -97,7 +105,25 @@ class Known:
         features = {
             name: _feature(name, own, prompts, permutations, seed) for name, own in found.items()
         }
-        return cls(prompts, features, examples)
+        good = [i for i, prompt in enumerate(prompts) if _identity(prompt) not in refused]
+        return cls(prompts.subset(good) if refused else prompts, features, examples, refused)
+
+    def require(self, prompt: Prompt) -> None:
+        """Refuse a prompt that was left out.
+
+        Raises:
+            PromptError: with what is wrong with it.
+        """
+        if (why := self.refused.get(_identity(prompt))) is not None:
+            raise PromptError(why)
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {_identity(prompt): number for number, prompt in enumerate(self.prompts)}
+
+    def numbers(self, prompts: Sequence[EncodedPrompt]) -> list[int]:
+        """Which of all prompts those of a batch are."""
+        return [self._numbers[_identity(encoded.prompt)] for encoded in prompts]
 
     def rows(self, prompts: Sequence[EncodedPrompt], name: str) -> Rows:
         """The examples of feature `name` in a batch of prompts."""
@@ -116,18 +142,35 @@ Found = tuple[int, int, Example]
 """Number of the prompt, token that the example is of, example."""
 
 
-def _read(model: Model, prompts: PromptSet, labeller: Labeller) -> dict[str, list[Found]]:
-    found, seen = dict[str, list[Found]](), dict[str, int]()
+def _read(
+    model: Model, prompts: PromptSet, labeller: Labeller
+) -> tuple[dict[str, list[Found]], dict[str, str]]:
+    """Examples by feature; and what is wrong with the prompts that have none, by identity."""
+    refused = _repeated(prompts)
+    found = dict[str, list[Found]]()
+    for number, prompt in enumerate(prompts):
+        if _identity(prompt) in refused:
+            continue
+        try:
+            encoded = model.encode(prompt, long_targets=True)
+            own = labeller.examples(encoded, model.tokens, called(prompts, number))
+        except (PromptError, TargetError) as error:
+            refused[_identity(prompt)] = str(error)
+            continue
+        for one in own:
+            found.setdefault(one.feature, []).append((number, encoded.ids[one.positions[-1]], one))
+    return found, refused
+
+
+def _repeated(prompts: PromptSet) -> dict[str, str]:
+    """What is said of prompts that are there twice: which of them counts would be a guess."""
+    refused, seen = dict[str, str](), dict[str, int]()
     for number, prompt in enumerate(prompts):
         first = seen.setdefault(_identity(prompt), number)
         if first != number:
             here, there = called(prompts, number), called(prompts, first)
-            raise PromptError(f"{here} repeats {there}: expected each prompt once")
-        encoded = model.encode(prompt, long_targets=True)
-        for one in labeller.examples(encoded, model.tokens, called(prompts, number)):
-            token = encoded.ids[one.positions[-1]]
-            found.setdefault(one.feature, []).append((number, token, one))
-    return found
+            refused[_identity(prompt)] = f"{here} repeats {there}: expected each prompt once"
+    return refused
 
 
 def _feature(
@@ -149,12 +192,13 @@ def _feature(
         groups,
         part,
         types,
-        offsets=_offsets(groups),
+        offsets=offsets_of(groups),
         control=_checked(control_labels(types, labels, seed), part),
         arrangements=None,
     )
     drawn = Arrangements.draw(labels, groups, permutations, seed) if permutations else None
-    return replace(made, arrangements=drawn)
+    tested = drawn is not None and drawn.says(groups, made.offsets)
+    return replace(made, arrangements=drawn, tested=tested)
 
 
 def _checked(control: Tensor | None, part: Tensor) -> Tensor | None:
@@ -164,7 +208,8 @@ def _checked(control: Tensor | None, part: Tensor) -> Tensor | None:
     return control
 
 
-def _offsets(groups: Tensor) -> Tensor:
+def offsets_of(groups: Tensor) -> Tensor:
+    """[n] how many examples of the same group come before."""
     order = groups.argsort(stable=True)
     size = torch.bincount(groups)
     found = torch.empty_like(groups)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from probes.sparse.predicates import Rule, rule_of
+from probes.sparse.word_labels import said
 from workbench.errors import PromptError
 from workbench.models.tokens import EncodedPrompt, Tokens
 from workbench.prompts import Prompt, PromptSet
@@ -79,11 +80,14 @@ class Labeller:
             are no examples; "span": an example a span.
         pool: what of a span is read: its last or first token, the mean or the greatest over its
             tokens.
+        makers: built-in makers that label prompts beside what they say (see
+            `probes.sparse.word_labels`).
     """
 
     features: Sequence[str] = ()
     level: Level = "last"
     pool: Pool = "last"
+    makers: Sequence[str] = ()
 
     def examples(self, encoded: EncodedPrompt, tokens: Tokens, where: str) -> list[Example]:
         """The examples of one prompt, feature by feature, by ascending position.
@@ -92,8 +96,14 @@ class Labeller:
             PromptError: a label or span that cannot be read, or a span that covers no token.
             SettingError: a feature whose name spells an unknown rule.
         """
-        prompt, wanted = encoded.prompt, dict.fromkeys(self.features)
-        spans, labels = list(_spans(encoded, where)), labels_of(prompt, where)
+        wanted = dict.fromkeys(self.features)
+        spans, labels = list(_spans(encoded, where)), labels_of(encoded.prompt, where)
+        made = said(encoded, self.makers)
+        spans += [
+            Example(one.feature, tuple(encoded.inside(one.start, one.end)), one.value)
+            for one in made.spans
+        ]
+        labels = {**made.labels, **labels}
         names = wanted or dict.fromkeys([*labels, *(span.feature for span in spans)])
         found: list[Example] = []
         for name in names:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import ast
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
 from random import Random
 
-from workbench.atlas.corpus import words
-from workbench.atlas.facts import Fact, facts_by_subject, read_facts
+from probes.sparse.word_labels import nouns_by_plural, of_relation, of_subject, verbs_by_past
+from workbench.atlas.facts import Fact, read_facts
 from workbench.atlas.templates import clause, held_out
 from workbench.errors import PromptError, SettingError
 from workbench.prompts import Prompt, PromptSet
 
-__all__ = ["atlas_facts", "compounds", "plurals", "python_code", "tenses", "word_templates"]
+__all__ = ["MADE", "atlas_facts", "compounds", "plurals", "python_code", "tenses", "word_templates"]
 
-ENTITIES = {
-    **dict.fromkeys(("capital", "continent", "language", "currency"), "country"),
-    **dict.fromkeys(("landmark_city", "landmark_continent"), "landmark"),
-    **dict.fromkeys(("nationality", "field", "invention"), "person"),
-}
-CONTINENT = ("continent", "landmark_continent")
 FRAMES = (
     "Yesterday we talked about the {w}",
     "Nobody had expected the {w}",
@@ -37,10 +31,6 @@ ACTED = (
     "The people near the river {w}",
     "On most days the children {w}",
 )
-VERBS = (
-    *("walk", "talk", "play", "work", "jump", "look", "open", "ask", "call", "clean", "cook"),
-    *("help", "listen", "paint", "plant", "pull", "push", "rest", "turn", "visit", "wait"),
-)
 LEAST_LETTERS = 80  # of a piece of code or prose
 
 
@@ -52,31 +42,20 @@ def atlas_facts(seed: int = 0) -> PromptSet:
     subject's span.
     """
     rng = Random(seed)
-    facts = read_facts()
-    relations = sorted({fact.relation for fact in facts})
-    continents = sorted({fact.answer for fact in facts if fact.relation in CONTINENT})
-    return PromptSet.of([_fact(rng, fact, relations, continents) for fact in facts])
+    return PromptSet.of([_fact(rng, fact) for fact in read_facts()])
 
 
-def _fact(rng: Random, fact: Fact, relations: Sequence[str], continents: Sequence[str]) -> Prompt:
+def _fact(rng: Random, fact: Fact) -> Prompt:
     stated = clause(fact, rng.choice(held_out(fact)))
-    entity = {f"entity={name}": int(ENTITIES[fact.relation] == name) for name in _classes()}
-    lies = {f.answer for f in facts_by_subject()[fact.subject] if f.relation in CONTINENT}
-    where = {f"continent={name}": int(name in lies) for name in continents} if lies else {}
+    said = of_subject(fact.subject)
     place = {"start": stated.start, "end": stated.end}
     return Prompt(
         stated.text,
         target=f" {fact.answer}",
         group=fact.subject,
-        labels={f"relation={name}": int(fact.relation == name) for name in relations}
-        | entity
-        | where,
-        extra={"spans": [{**place, "feature": k, "value": v} for k, v in (entity | where).items()]},
+        labels={**of_relation(fact.relation), **said},
+        extra={"spans": [{**place, "feature": k, "value": v} for k, v in said.items()]},
     )
-
-
-def _classes() -> list[str]:
-    return sorted(set(ENTITIES.values()))
 
 
 def word_templates(
@@ -113,16 +92,17 @@ def _worded(feature: str, frame: str, word: str, value: int, group: str | None =
 
 def plurals() -> PromptSet:
     """Atlas' nouns, singular and plural, in frames: feature "plural"; group: the noun."""
-    nouns = words()["nouns"]
-    made = word_templates("plural", FRAMES, [f"{noun}s" for noun in nouns], nouns)
-    noun_of = {f"{noun}s": noun for noun in nouns}
-    return _regrouped(made, noun_of)
+    return _of_words("plural", FRAMES, nouns_by_plural())
 
 
 def tenses() -> PromptSet:
     """Regular verbs, present and past, in frames: feature "past"; group: the verb."""
-    past = {f"{verb}ed": verb for verb in VERBS}
-    return _regrouped(word_templates("past", ACTED, list(past), VERBS), past)
+    return _of_words("past", ACTED, verbs_by_past())
+
+
+def _of_words(feature: str, frames: Sequence[str], stems: Mapping[str, str]) -> PromptSet:
+    """`stems` are the plain words of those that have the feature."""
+    return _regrouped(word_templates(feature, frames, list(stems), list(stems.values())), stems)
 
 
 def _regrouped(prompts: PromptSet, stem: Mapping[str, str]) -> PromptSet:
@@ -218,3 +198,12 @@ def _code(function: ast.FunctionDef) -> str:
     body = function.body[1:] if ast.get_docstring(function) else function.body
     function.body = body or [ast.Pass()]
     return ast.unparse(function)
+
+
+MADE: Mapping[str, Callable[[], PromptSet]] = {
+    "atlas_facts": atlas_facts,
+    "plurals": plurals,
+    "tenses": tenses,
+    "python_code": python_code,
+}
+"""Labelled sets by name, which the command line and the app offer."""

@@ -17,8 +17,9 @@ from workbench.instrument import Citation, Measured, SetLevel, State
 from workbench.models.captures import Captures, Read
 from workbench.models.protocol import Model
 
-__all__ = ["Columns", "first_pass", "merged"]
+__all__ = ["SEEN", "Columns", "first_pass", "merged"]
 
+SEEN = "seen"
 BOTH = 2  # the feature and its control
 
 
@@ -29,9 +30,9 @@ def first_pass(
 
     `train` are the moments of each feature, then of each control; `whole` those of all examples;
     `sums` [features, arrangements, units] sums of the activations that an arrangement calls positive,
-    and `positives` [features, arrangements] how many there are.
+    and `positives` [features, arrangements] how many there are. `seen`, of no source, are the prompts.
     """
-    found: dict[str, Tensor] = {}
+    found = {SEEN: torch.tensor(known.numbers(captures.batch.prompts))}
     for number, source in enumerate(sources):
         whole: State = {}
         for part in parts(captures, source):
@@ -88,6 +89,8 @@ def merged(left: State, right: State) -> dict[str, Tensor]:
     found = {
         name: left[name] + right[name] for name in left if name.endswith(("sums", "positives"))
     }
+    if SEEN in left:
+        found[SEEN] = torch.cat([left[SEEN], right[SEEN]])
     for prefix in sorted({name.removesuffix("count") for name in left if name.endswith("count")}):
         both = Moments.from_state(left, prefix).merge(Moments.from_state(right, prefix))
         found |= both.state(prefix)

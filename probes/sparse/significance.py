@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Arrangements", "max_t", "p_values", "statistics"]
+__all__ = ["Arrangements", "chance", "max_t", "p_values", "statistics"]
 
 PERMUTATIONS = 1000
 UNITS = 4096  # at once
@@ -58,6 +58,19 @@ class Arrangements:
         of = self.orders[:, groups]
         return self.labels[self.start[of] + offsets % self.size[of]]
 
+    def says(self, groups: Tensor, offsets: Tensor) -> bool:
+        """Whether any of them gives any of m examples another label than it has.
+
+        None does where all groups have the same sequence of labels, as where each has one example with
+        the feature and one without. Then exchanging groups is no test: every p would be 1.
+        """
+        own = self.labels[self.start[groups] + offsets]
+        for order in self.orders[1:]:
+            of = order[groups]
+            if (self.labels[self.start[of] + offsets % self.size[of]] != own).any():
+                return True
+        return False
+
 
 def statistics(sums: Tensor, positives: Tensor, n: int, mean: Tensor, spread: Tensor) -> Tensor:
     """[arrangements, units] |r| sqrt(n); 0 for a constant unit, or labels of one class.
@@ -90,6 +103,21 @@ def p_values(families: Sequence[Tensor]) -> list[Tensor]:
 def _share(greatest: Tensor, observed: Tensor) -> Tensor:
     reach = len(greatest) - torch.searchsorted(greatest, observed - TIE)
     return (reach + 1).double() / (len(greatest) + 1)
+
+
+def chance(arranged: Tensor, said: Tensor) -> tuple[float, float]:
+    """The middle 95% of F1 where whole groups have exchanged their labels and predictions stay.
+
+    What a probe that says as much, of groups as uneven, would have without a relation to the labels.
+
+    Args:
+        arranged: [permutations, n] labels of test examples, as arrangements give them.
+        said: [n] whether an example is called positive.
+    """
+    hits = (arranged.bool() & said.bool()).sum(1).double()
+    f1 = 2 * hits / (said.sum() + arranged.sum(1)).clamp(min=1)
+    low, high = torch.quantile(f1, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def max_t(

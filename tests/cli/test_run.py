@@ -98,6 +98,22 @@ def test_a_table_of_rows_whose_top_is_one_token() -> None:
     assert "' Paris'" in done.stdout
 
 
+def test_labels_of_built_in_makers(tmp_path: Path) -> None:
+    """A made set brings its own; `labels` gives them to prompts that have none."""
+    file = tmp_path / "p.jsonl"
+    texts = [f"We saw the {w}{s}" for w in ("key", "table", "river", "chair") for s in ("", "s")]
+    file.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
+    few = ["--set", "layers=2", "--set", "k=1", "--set", "permutations=0", "--json"]
+    made = invoke("run", "sparse_probe", "--prompts", "made:tenses", *few)
+    assert json.loads(made.stdout)[0]["examples"] == 168
+    given = invoke("run", "sparse_probe", "--prompts", str(file), "--set", "labels=plurals", *few)
+    (row,) = json.loads(given.stdout)
+    assert (row["feature"], row["positives"], row["examples"]) == ("plural", 4, 8)
+    unknown = invoke("run", "sparse_probe", "--prompts", "made:nosuch", *few)
+    assert unknown.exit_code == 2
+    assert "expected made: and one of atlas_facts, plurals" in unknown.stderr
+
+
 def test_what_a_result_says_of_its_trust_is_on_stderr_beside_data(tmp_path: Path) -> None:
     half = ["run", "backward_lens", *PARIS[2:], "--dtype", "bfloat16", "--set", "controls=false"]
     done = invoke(*half, "--json", "--out", str(tmp_path / "shift.csv"))

@@ -183,6 +183,26 @@ def test_prompts_and_models_that_are_refused(atlas: wb.TorchModel, facts: wb.Pro
             kind(model(family), prompts)
 
 
+@pytest.mark.parametrize("subspace", ["means", "rotation"])
+def test_the_last_step_says_how_far_it_is_and_can_be_cancelled(
+    atlas: wb.TorchModel, facts: wb.PromptSet, subspace: str
+) -> None:
+    """Every batch is foreseen, so that the last one, and it alone, brings the share to 1."""
+    kind = Interchange(subspace=subspace, k=2, layers=[2, 5], pairs=8, draws=1, epochs=1)  # type: ignore[arg-type]
+    (gathered,) = gather(atlas, facts, [kind])
+    shares: list[float] = []
+    gathered.result(shares.append)
+    assert shares == sorted(shares)
+    assert shares[-2] < shares[-1] == 1
+    assert wb.plan(atlas, facts, [kind]).block_tokens > 0
+
+    def stop(_: float) -> None:
+        raise wb.Cancelled("enough")
+
+    with pytest.raises(wb.Cancelled, match="enough"):
+        gathered.result(stop)
+
+
 def test_a_report_reads_every_shard(facts: wb.PromptSet, tmp_path: Path) -> None:
     file = tmp_path / "facts.jsonl"
     shown = [{"text": p.text, "target": p.target, "subject": p.subject} for p in facts]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import workbench as wb
+from probes import SparseProbe
 from probes.sparse.labels import Example, Labeller, called, labels_of
 from probes.sparse.makers import atlas_facts, compounds, plurals, python_code, tenses
 from probes.sparse.predicates import PREDICATES, rule_of
@@ -174,3 +175,37 @@ def test_code_and_prose_come_of_the_same_modules() -> None:
     code = [p for p in prompts if p.labels["python_code"]]
     assert all(p.text.startswith(("def ", "@")) for p in code)
     assert {p.group for p in code} == {p.group for p in prompts}
+
+
+def test_built_in_makers_label_prompts_that_have_no_labels() -> None:
+    """What the prompt says itself wins; a word's span, and the prompt's label where it ends the text."""
+    made = found(wb.Prompt("The keys of a key"), makers=["plurals"], level="span")
+    assert [(e.positions, e.value) for e in made] == [((7,), True), ((16,), False)]
+    assert found(wb.Prompt("The keys"), makers=["plurals"]) == [Example("plural", (7,), True)]
+    own = wb.Prompt("The keys", labels={"plural": 0})
+    assert found(own, makers=["plurals"]) == [Example("plural", (7,), False)]
+    assert found(wb.Prompt("The keys fell"), makers=["plurals"]) == []
+    past = found(wb.Prompt("They walked"), makers=["tenses"])
+    assert past == [Example("past", (10,), True)]
+    pair = [
+        found(wb.Prompt(text), makers=["compound:prime factors"])[0].value
+        for text in ("of prime factors", "of prime time", "of risk factors")
+    ]
+    assert pair == [True, False, False]
+
+
+def test_facts_are_told_by_their_subjects() -> None:
+    prompt = wb.Prompt("In Japan", extra={"relation": "capital"})
+    labels = {e.feature: e.value for e in found(prompt, makers=["atlas_facts"])}
+    true = {name for name, value in labels.items() if value}
+    assert true == {"entity=country", "continent=Asia", "relation=capital"}
+    both = found(wb.Prompt("Japan or Kenya"), makers=["atlas_facts"])
+    assert both == []  # two subjects say nothing of the prompt
+    spans = found(wb.Prompt("Japan or Kenya"), makers=["atlas_facts"], level="span")
+    assert [e.value for e in spans if e.feature == "continent=Africa"] == [False, True]
+
+
+def test_an_unknown_maker_is_refused() -> None:
+    with pytest.raises(wb.SettingError, match="labels has 'plural': expected of atlas_facts"):
+        SparseProbe(labels="plural")
+    assert SparseProbe(labels=["plurals", "tenses"]).labels == ("plurals", "tenses")

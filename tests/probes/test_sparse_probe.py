@@ -1,23 +1,28 @@
 """Sparse probes of models: streamed equals in memory, any batching; what is refused; Atlas, its twin."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import workbench as wb
+from lenses import LogitLens
 from probes import SparseAutoencoder, SparseAutoencoderFit, SparseProbe
 from probes.sparse.held_out import Examples, dense, direction, held_out
 from probes.sparse.known import Known
 from probes.sparse.labels import Labeller
 from probes.sparse.makers import atlas_facts
+from probes.sparse.passes import Columns, first_pass
 from probes.sparse.rankers import rank, top
 from probes.sparse.significance import max_t
 from tests.tiny import model
 from workbench.passes import finished, gather
 from workbench.report import report
+from workbench.report.planning import cost
 
 K = (1, 3)
 WORDS = ("cat", "dog", "a1", "42", "x9y", "Rome", "EU", "7 up", "no", "yes 3", "b", "of 12", "zz")
@@ -111,6 +116,123 @@ def test_shards_merge_into_one_pass_and_a_store_gives_the_same(tmp_path: Path) -
             np.testing.assert_allclose(other[name], whole[name], rtol=1e-6, err_msg=str(name))
 
 
+def test_both_passes_are_planned_and_paced() -> None:
+    """Of the same tokens; the fits after the second pass count, too, and a cancelled run stops there."""
+    hooked, every = model("gpt2"), prompts()
+    probe = SparseProbe(k=1, layers=3, shortlist=4, permutations=0)
+    seen: list[wb.passes.Progress] = []
+    wb.measure(hooked, every, [probe], progress=seen.append)
+    shares = [one.done / one.total for one in seen]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    tokens = sum(len(hooked.encode(prompt)) for prompt in every)
+    assert seen[0].total > 1.9 * tokens
+    assert wb.plan(hooked, every, [probe]).block_tokens == 2 * seen_blocks(hooked, every)
+
+    class Late:
+        def is_set(self) -> bool:
+            return len(seen) > before and seen[-1].done > tokens
+
+    before = len(seen)
+    with pytest.raises(wb.Cancelled, match="no result was made"):
+        wb.measure(hooked, every, [probe], progress=seen.append, cancel=Late())
+
+
+def seen_blocks(hooked: wb.TorchModel, every: wb.PromptSet) -> int:
+    """Block-tokens of one pass that reads neurons of every layer."""
+    read = LogitLens(sites=("mlp_out",), positions="last")
+    return wb.plan(hooked, every, [read]).block_tokens
+
+
+def test_a_bad_prompt_is_an_error_of_its_own_in_a_report(tmp_path: Path) -> None:
+    """A label that is none, a text too long, a line twice: the others are measured as without them."""
+    hooked = model("gpt2")
+    bad = [
+        wb.Prompt("c", group="a", labels={"odd": 7}),
+        wb.Prompt("w" * 999, group="b", labels={"odd": 1}),
+        *[wb.Prompt("twice", group="c", labels={"odd": 1})] * 2,
+    ]
+    probe = SparseProbe(k=1, shortlist=4, permutations=0)
+    done = report(hooked, [*prompts(), *bad], [probe], tmp_path / "out", shard_size=7)
+    assert (done.prompts, done.failed) == (30, 4)
+    planned = cost(hooked, [*prompts(), *bad], [probe], shard_size=7)
+    assert planned.unfit == 4
+    assert planned.block_tokens > 0
+    errors = [
+        json.loads(line)["error"]
+        for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    ]
+    expected = ["label 'odd' is 7: expected 0 or 1", "999 tokens", "repeats", "repeats"]
+    assert all(part in said for part, said in zip(expected, errors, strict=True)), errors
+    alone = probe(hooked, prompts()).data
+    there = wb.Result.load(tmp_path / "out" / "sparse_probe.nc").data
+    np.testing.assert_allclose(there["f1"], alone["f1"], rtol=1e-9)
+    with pytest.raises(wb.PromptError, match="label 'odd' is 7"):
+        probe(hooked, [*prompts(), bad[0]])
+
+
+def test_a_prompt_that_fails_while_it_runs_is_left_out_of_the_second_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(kept: Any) -> Any:
+        def run(*given: Any) -> Any:
+            (captures,) = [one for one in given if isinstance(one, wb.Captures)]
+            if any(one.prompt.text == text for one in captures.batch.prompts):
+                raise wb.ModelError("activations that are not finite")
+            return kept(*given)
+
+        return run
+
+    monkeypatch.setattr("probes.sparse.instrument.first_pass", failing(first_pass))
+    monkeypatch.setattr(Columns, "update", failing(Columns.update))
+    probe = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)
+    part = probe.settled(model("gpt2"), prompts())._known.features["odd"].part
+    failed = next(number for number, one in enumerate(prompts()) if int(part[number]) == 2)
+    text = prompts()[failed].text
+    done = report(model("gpt2"), prompts(), [probe], tmp_path / "out", shard_size=9)
+    assert done.failed == 1
+    found = wb.Result.load(tmp_path / "out" / "sparse_probe.nc").data
+    assert found[["f1", "p", "chance_low"]].notnull().all().to_array().all()
+    assert int(found["histogram"].sel(rank=1).sum()) == len(prompts()) - 1
+
+
+def test_units_by_themselves() -> None:
+    """The first is the probe's of one unit, whose F1 is the threshold's on the unit alone."""
+    hooked = model("gpt2")
+    data = SparseProbe(k=K, shortlist=8, permutations=20)(hooked, prompts()).data
+    one = data.isel(feature=0).sel(layer=2)
+    acts, examples = in_memory(hooked, 2, "odd", "last")
+    assert one["neuron"].values[0] == one["units"].sel(k=1, slot=1)
+    np.testing.assert_allclose(one["neuron_f1"][0], one["f1"].sel(k=1), rtol=1e-9)
+    np.testing.assert_allclose(one["neuron_p"][0], one["p"].sel(k=1))
+    neuron = acts[:, int(one["neuron"][0])]
+    for label in (0, 1):
+        own = neuron[examples.labels == label].numpy()
+        ends = float(neuron.min()), float(neuron.max())
+        counts = np.histogram(own, bins=24, range=ends)[0]
+        assert one["histogram"].sel(rank=1, label=label).values.tolist() == counts.tolist()
+    assert (data["chance_low"] <= data["chance_high"]).all()
+
+
+def test_groups_that_all_have_the_same_labels_have_no_p() -> None:
+    """Exchanging them changes nothing: every p would be 1, and would say that nothing was found."""
+    paired = [
+        wb.Prompt(f"{word}{end}", group=word, labels={"ends": value, "odd": len(word) % 2})
+        for word in WORDS
+        for value, end in enumerate((".", "!"))
+    ]
+    result = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)(model("gpt2"), paired)
+    p = result.data.sel(layer=2, k=1)["p"]
+    assert p.sel(feature="ends").isnull()
+    assert p.sel(feature="odd").notnull()
+    assert result.data["chance_low"].sel(feature="ends").isnull().all()
+    assert result.rows()[0]["p"] is None
+    assert result.provenance["remarks"][0].startswith("no p value for 'ends': every group")
+    alone = SparseProbe(k=1, layers=2, shortlist=4, permutations=20, features="odd")
+    same = alone(model("gpt2"), paired).data["p"].values
+    np.testing.assert_allclose(p.sel(feature="odd").values, same.item())
+
+
 def test_sites_pools_and_dense() -> None:
     """Coordinates of the stream from layer 0 on; heads' outputs; spans pooled by their mean."""
     hooked = model("gpt2")
@@ -167,6 +289,14 @@ def test_rows_figure_and_report(tmp_path: Path) -> None:
     assert [panel.name for panel in SparseProbe.panels(result.data)] == ["f1-1", "f1-3"]
     with pytest.raises(wb.ResultError, match="no k 2"):
         result.plot(k=2)
+    one = result.plot(feature="odd")
+    by_layer = {trace.name: trace.y for trace in one.data}
+    np.testing.assert_allclose(by_layer["layer 2"], result.data["f1"].isel(feature=0).sel(layer=2))
+    np.testing.assert_allclose(by_layer["k = 1 (95%)"], result.data["f1"].isel(feature=0, k=0))
+    shares = result.plot(feature="odd", layer=2).data
+    assert [round(sum(bars.y), 6) for bars in shares] == [1] * len(shares)
+    with pytest.raises(wb.ResultError, match="layer 2 of which feature"):
+        result.plot(layer=2)
     done = report(
         hooked, prompts(), [SparseProbe(k=K, permutations=20)], tmp_path / "out", shard_size=9
     )

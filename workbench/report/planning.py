@@ -11,7 +11,7 @@ from workbench.instrument import Instrument
 from workbench.models.protocol import Model
 from workbench.passes import plan
 from workbench.prompts import Prompt, Prompts
-from workbench.report.reading import PromptSource, source_of
+from workbench.report.reading import PromptSource, every_prompt, source_of
 
 __all__ = ["Cost", "cost"]
 
@@ -22,7 +22,7 @@ class Cost:
 
     Attributes:
         prompts, shards, batches: how many.
-        unfit: prompts that the model cannot take, which will be kept as errors.
+        unfit: prompts that the model or an instrument refuses, which will be kept as errors.
         tokens: tokens of all prompts.
         block_tokens: tokens times the blocks that each passes through, padding included.
         peak_bytes: an estimate of the memory that the largest batch needs beside the model.
@@ -40,7 +40,7 @@ class Cost:
         return (
             f"{self.prompts} prompts in {self.shards} shards and {self.batches} batches, {self.tokens} "
             f"tokens, {self.block_tokens} block-tokens, about {self.peak_bytes / 2**20:.0f} MiB beside "
-            f"the model; {self.unfit} prompts that the model cannot take"
+            f"the model; {self.unfit} prompts that the model or an instrument refuses"
         )
 
 
@@ -56,9 +56,9 @@ def cost(
     """What `report` with the same arguments would do; every prompt is encoded, none is run."""
     source = source_of(prompts, skip_bad=skip_bad)
     found = Cost(source.count)
-    long_targets = all(instrument.long_targets for instrument in instruments)
+    instruments = [instrument.settled(model, every_prompt(source)) for instrument in instruments]
     for _, shard in source.shards(shard_size, lambda _: True):
-        fit = [i for i, prompt in enumerate(shard) if _fits(model, prompt, long_targets)]
+        fit = [i for i, prompt in enumerate(shard) if _fits(model, prompt, instruments)]
         found = replace(found, shards=found.shards + 1, unfit=found.unfit + len(shard) - len(fit))
         if fit:
             step = plan(model, shard.subset(fit), instruments, batch_size=batch_size)
@@ -72,9 +72,12 @@ def cost(
     return found
 
 
-def _fits(model: Model, prompt: Prompt, long_targets: bool) -> bool:
+def _fits(model: Model, prompt: Prompt, instruments: Sequence[Instrument]) -> bool:
+    long_targets = all(instrument.long_targets for instrument in instruments)
     try:
-        model.encode(prompt, long_targets=long_targets)
+        encoded = model.encode(prompt, long_targets=long_targets)
+        for instrument in instruments:
+            instrument.accept(encoded)
     except WorkbenchError:
         return False
     return True

@@ -13,7 +13,9 @@ from typing import Protocol
 from workbench.errors import PromptError
 from workbench.prompts import Prompt, Prompts, PromptSet, checked_file, lines, prompt_of
 
-__all__ = ["PromptFile", "PromptSource", "Rejected", "source_of", "survey"]
+__all__ = ["PromptFile", "PromptSource", "Rejected", "every_prompt", "source_of", "survey"]
+
+AT_ONCE = 100  # prompts in memory
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def source_of(prompts: str | Path | Prompts | PromptSource, *, skip_bad: bool) -
     if isinstance(prompts, PromptFile | _InMemory):
         return prompts
     return _InMemory(PromptSet.of(prompts))  # type: ignore[arg-type]
+
+
+def every_prompt(source: PromptSource) -> Iterator[Prompt]:
+    """All of them in order, a hundred in memory at a time."""
+    return (prompt for _, shard in source.shards(AT_ONCE, lambda _: True) for prompt in shard)
 
 
 def survey(path: str | Path, *, skip_bad: bool = False) -> PromptFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from workbench.instrument import Instrument, Reading, SetLevel
 from workbench.models.protocol import Model
 from workbench.models.sites import expand_sites
 from workbench.passes import CancelFlag
-from workbench.prompts import Prompt, Prompts, PromptSet
+from workbench.prompts import Prompts, PromptSet
 from workbench.report.attempts import Attempt
 from workbench.report.description import description, recorded
 from workbench.report.finish import finish
 from workbench.report.folder import Folder
 from workbench.report.headway import Headway, Pace
 from workbench.report.page import PlotlyJS
-from workbench.report.reading import PromptFile, PromptSource, source_of
+from workbench.report.reading import PromptFile, PromptSource, every_prompt, source_of
 from workbench.report.shard import write_shard
 from workbench.store.manifest import open_manifest
 
@@ -95,7 +95,7 @@ def report(
     """
     source = source_of(prompts, skip_bad=skip_bad)
     _require_sound(model, instruments, shard, shard_size, batch_size)
-    instruments = [instrument.settled(model, _all(source)) for instrument in instruments]
+    instruments = [instrument.settled(model, every_prompt(source)) for instrument in instruments]
     folder = Folder(Path(out))
     open_manifest(
         folder.path,
@@ -119,11 +119,6 @@ def report(
         interrupted=stopped and bool(left),
         page=page,
     )
-
-
-def _all(source: PromptSource) -> Iterator[Prompt]:
-    """Every prompt, a shard in memory at a time."""
-    return (prompt for _, shard in source.shards(SHARD_SIZE, lambda _: True) for prompt in shard)
 
 
 def _require_sound(

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from workbench.figures import shorten, visible
 from workbench.report.sections import Headline
 
-__all__ = ["FILTERS", "duration", "figure_json", "moment", "number"]
+__all__ = ["FILTERS", "amount", "cell", "duration", "figure_json", "interval", "moment", "number"]
 
 NONE = "–"
 TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # would turn the text around
