@@ -24,6 +24,7 @@ PRESETS = {
     ALWAYS: {"top_k": "10", "sites": "resid_post,attn_out,mlp_out"},
     "attention": {"patterns": "true"},
     "input_attribution": {"positions": "all"},
+    "layer_flow": {"parts": "ode,bracket,lyapunov,orders"},
 }
 
 

@@ -186,6 +186,25 @@ def test_circuits_hold_beside_random_edges(capsys: pytest.CaptureFixture[str]) -
     assert kept[100][0] > 0.6 > 10 * kept[100][1]
 
 
+def test_layers_are_no_fine_steps_and_the_first_blocks_order_matters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runpy.run_path(str(EXAMPLES / "layer_flow.py"))["main"](4)
+    printed = capsys.readouterr().out
+    steps = re.findall(
+        r"^(Atlas|twin) layer (\d): step +\S+ +turn (\S+) +from its flow (\S+)", printed, re.M
+    )
+    assert len(steps) == 2 * 6
+    turns = {(who, int(layer)): float(turn) for who, layer, turn, _ in steps}
+    assert all(turns["Atlas", layer] > turns["twin", layer] + 0.1 for layer in (3, 4, 5, 6))
+    assert all(
+        float(defect) > 0.1 for *_, defect in steps
+    )  # a flow's fine steps would have about 0
+    orders = re.findall(r"block 1 (\S+) \(random push \S+\), block 4 (\S+)$", printed, re.M)
+    assert len(orders) == 5
+    assert all(float(first) > 0.5 > 5 * abs(float(above)) for first, above in orders)
+
+
 def test_ablation_compares_memorised_with_held_out_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

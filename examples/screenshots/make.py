@@ -30,6 +30,7 @@ from probes import (
     AttentionEntropy,
     CausalTrace,
     Interchange,
+    LayerFlow,
     Particles,
     Patch,
     PathPatch,
@@ -94,8 +95,14 @@ def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
     classics = list(wb.PromptSet.read(prompts_path("classics")))
     yield (
         classics,
-        [LogitLens(), CausalTrace(samples=3), NeuronView(layer=4)],
         [
+            LogitLens(),
+            CausalTrace(samples=3),
+            NeuronView(layer=4),
+            LayerFlow(parts=("ode", "bracket", "lyapunov", "orders")),
+        ],
+        [
+            ("layer_flow_light", "layer_flow", (1900, 1000), "&layer=3"),
             ("causal_trace_set_light", "causal_trace", (1500, 1200), ""),
             ("neurons_light", "neurons", (1500, 1200), ""),
         ],
