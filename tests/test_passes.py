@@ -15,6 +15,7 @@ import xarray as xr
 
 import workbench as wb
 from lenses import LogitLens
+from probes import AttributionPatch
 from tests.tiny import hf_model, model, tokenizer
 from workbench.atlas import prompts_path
 from workbench.passes import finished, gather
@@ -277,6 +278,16 @@ def test_plan_states_the_cost() -> None:
     assert planned.block_tokens == planned.padded_tokens * 3
     assert planned.padded_tokens < 1.25 * planned.tokens
     assert "64 prompts in" in str(planned)
+
+
+def test_a_plan_names_those_whose_own_passes_it_cannot_count() -> None:
+    prompt = wb.Prompt(
+        "The capital of France is", corrupted="The capital of Spain is", target=" Paris"
+    )
+    planned = wb.plan(wb.load(), prompt, [AttributionPatch(), LogitLens()])
+    assert planned.uncounted == ("attribution_patch",)
+    assert "not counted: what attribution_patch run beside one pass" in str(planned)
+    assert "not counted" not in str(wb.plan(wb.load(), prompt, [LogitLens()]))
 
 
 def test_long_and_short_prompts_do_not_share_a_batch() -> None:

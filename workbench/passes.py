@@ -105,24 +105,25 @@ class _Job:
             last_layer=max((s.layer for s in sites), default=model.n_layers),
             batch_size=_most(instruments, batch_size),
         )
-        counted = _block_tokens(model, instruments, encoded, planned)
-        planned = replace(planned, block_tokens=counted)
+        planned = _counted(model, instruments, encoded, planned)
         return cls(model, instruments, chosen, encoded, reads, planned)
 
 
-def _block_tokens(
+def _counted(
     model: Model,
     instruments: Sequence[Instrument],
     encoded: Sequence[EncodedPrompt],
     planned: Plan,
-) -> int:
-    """Those of the common pass, where one is needed, and of what runs the model itself."""
+) -> Plan:
+    """The plan with the block-tokens of the common pass, where one is needed, and of what runs beside it."""
     driving = [it for it in instruments if isinstance(it, Driving)]
-    own = [it.block_tokens(model, encoded) for it in driving]
-    common = len(driving) < len(instruments) or None in own
     others = [it for it in instruments if isinstance(it, Reading | SetLevel)]
-    own += [it.block_tokens(model, encoded) for it in others]
-    return (planned.block_tokens if common else 0) + sum(one or 0 for one in own)
+    own = [(it.name, it.block_tokens(model, encoded)) for it in driving]
+    uncounted = tuple(dict.fromkeys(name for name, tokens in own if tokens is None))
+    common = planned.block_tokens if others or uncounted else 0
+    beside = sum(it.block_tokens(model, encoded) for it in others)
+    total = common + beside + sum(tokens or 0 for _, tokens in own)
+    return replace(planned, block_tokens=total, uncounted=uncounted)
 
 
 def _most(instruments: Sequence[Instrument], batch_size: int | None) -> int | None:

@@ -30,6 +30,7 @@ class Plan:
         padded_tokens: tokens that the batches hold, padding included.
         block_tokens: tokens times the blocks that each passes through, padding included.
         peak_bytes: an estimate of the memory that the largest batch needs beside the model.
+        uncounted: instruments that run the model by themselves, of which one pass alone is counted.
     """
 
     batches: tuple[tuple[int, ...], ...]
@@ -37,13 +38,15 @@ class Plan:
     padded_tokens: int
     block_tokens: int
     peak_bytes: int
+    uncounted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         padding = 1 - self.tokens / self.padded_tokens
+        more = f"; not counted: what {', '.join(self.uncounted)} run beside one pass"
         return (
             f"{sum(map(len, self.batches))} prompts in {len(self.batches)} batches, {self.tokens} tokens "
             f"({padding:.0%} padding), {self.block_tokens} block-tokens, about "
-            f"{self.peak_bytes / 2**20:.0f} MiB beside the model"
+            f"{self.peak_bytes / 2**20:.0f} MiB beside the model{more if self.uncounted else ''}"
         )
 
 

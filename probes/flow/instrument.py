@@ -13,6 +13,7 @@ from probes.flow.integrate import require_torchdiffeq
 from probes.flow.losses import block_runs
 from probes.flow.orders import orders_of
 from probes.flow.views import viewed
+from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
 from workbench.instrument import Citation, Driving, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["LayerFlow"]
 
 PARTS = ("ode", "integrated", "bracket", "lyapunov", "orders")
-MOST_PARAMETERS = 1_000_000_000
 SINGLE_BLOCKS = ("torch", "transformer_lens")
 HALF = (torch.float16, torch.bfloat16)
 
@@ -222,16 +222,12 @@ class LayerFlow(Driving):
         return found
 
     def _has_twin(self, model: Model) -> bool:
-        about = 12 * model.n_layers * model.d_model**2 + model.vocab_size * model.d_model
-        return self.twin and about <= MOST_PARAMETERS
+        return self.twin and why_no_twin(model) is None
 
     def remarks(self, model: Model) -> Sequence[str]:
-        """That a large model's twin was left out."""
-        if not self.twin or self._has_twin(model):
-            return ()
-        return [
-            "No untrained twin beside the numbers: the model has about a billion parameters or more"
-        ]
+        """Why the twin was left out."""
+        why = why_no_twin(model) if self.twin else None
+        return () if why is None else [f"No untrained twin beside the numbers: {why}"]
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Views, layers 1..L, and the axes of the parts."""

@@ -213,7 +213,7 @@ def test_what_a_model_or_a_prompt_lacks_is_refused_before_any_work() -> None:
 
 
 def test_a_large_models_twin_is_left_out_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.flow.instrument.MOST_PARAMETERS", 100)
+    monkeypatch.setattr("probes.twins.MOST", 100)
     found = LayerFlow()(model("gpt2"), "abc")
     assert found.data["view"].values.tolist() == ["model"]
     assert "No untrained twin" in found.provenance["remarks"][0]

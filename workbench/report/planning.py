@@ -26,6 +26,7 @@ class Cost:
         tokens: tokens of all prompts.
         block_tokens: tokens times the blocks that each passes through, padding included.
         peak_bytes: an estimate of the memory that the largest batch needs beside the model.
+        uncounted: instruments that run the model by themselves, of which one pass alone is counted.
     """
 
     prompts: int
@@ -35,12 +36,15 @@ class Cost:
     tokens: int = 0
     block_tokens: int = 0
     peak_bytes: int = 0
+    uncounted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        more = f"; not counted: what {', '.join(self.uncounted)} run beside one pass"
         return (
             f"{self.prompts} prompts in {self.shards} shards and {self.batches} batches, {self.tokens} "
             f"tokens, {self.block_tokens} block-tokens, about {self.peak_bytes / 2**20:.0f} MiB beside "
             f"the model; {self.unfit} prompts that the model or an instrument refuses"
+            f"{more if self.uncounted else ''}"
         )
 
 
@@ -68,6 +72,7 @@ def cost(
                 tokens=found.tokens + step.tokens,
                 block_tokens=found.block_tokens + step.block_tokens,
                 peak_bytes=max(found.peak_bytes, step.peak_bytes),
+                uncounted=step.uncounted,
             )
     return found
 
