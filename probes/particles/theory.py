@@ -13,7 +13,7 @@ from workbench.report.sections import Plot, prompts_of
 
 __all__ = ["fitted", "plots"]
 
-MOST = 500  # prompts that are fitted: time and memory grow with them, the answer hardly changes
+MOST = 500  # prompts that are fitted: time and memory grow with them; some two seconds at 48 layers
 CONTROLS = {view: control for (view, control), name in PAIRS.items() if name == "untrained twins"}
 OWN, LAW, TWIN = "the model", "theory, fitted", "untrained twins"
 SAYS = (
@@ -43,7 +43,8 @@ def fitted(rows: pl.DataFrame, view: str = "raw") -> Overlay | None:
         return None
     taken = whole[np.linspace(0, len(whole) - 1, min(len(whole), MOST)).astype(int)]
     tokens = np.median(of_view(rows, view, "tokens")[1][taken])
-    measured, *twin = (one[taken] for one in curves)
+    # cosines of float32 may be above 1 by rounding
+    measured, *twin = (one[taken].clip(-1, 1) for one in curves)
     return overlay(measured, tokens=round(float(tokens)), twin=twin[0] if twin else None)
 
 
@@ -67,5 +68,6 @@ def _words(found: Overlay) -> str:
     return (
         f"The theory {found.verdict}. {SAYS} Fitted: beta {found.beta}, dt {found.dt}. "
         f"Root mean square error on prompts that a fit did not see: {errors}. Brackets and bands are 95% "
-        "bootstrap intervals over prompts."
+        f"bootstrap intervals over prompts, the theory's band at the fitted numbers. Of more than {MOST} "
+        "prompts as many are taken, evenly spread."
     )
