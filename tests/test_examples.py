@@ -12,6 +12,21 @@ from nbclient import NotebookClient
 from workbench.atlas.facts import answers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+# What a notebook has to have said, besides running: by its name, patterns of its printed text.
+SAID = {
+    "particles": (
+        r"time   20: mean cosine \+0\.200\d",  # from +0.232, while the energy rises
+        r"At most \d% apart",  # the crossover simulated and by the closed form
+        r"Atlas: the theory does not fit: .*the mean cosine falls",
+        r"Its twins: the theory \w+",
+        r"Mean cosine, raw: above all draws of untrained twins at .*; below all draws",
+        r"Mean cosine, centred: .*below all draws of untrained twins at layers 1 to 6",
+        r"components at cosine > \.95, centred: not told apart 0, 1, 2, 3, 4, 5, 6\n",
+        r"Atlas, raw: mean cosine\n +rises .*\n +falls from layer 1 to 6",
+        r"twins, raw: mean cosine\n +rises .*\n +rises from layer 1 to 6",
+        r"Entropy of attention, nat: below its twin's",
+    )
+}
 
 
 def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +110,9 @@ def test_notebook(path: Path) -> None:
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in shown if output.output_type == "error"]
     assert any("application/vnd.plotly.v1+json" in output.get("data", {}) for output in shown)
+    printed = "".join(output.text for output in shown if output.output_type == "stream")
+    for pattern in SAID.get(path.stem, ()):
+        assert re.search(pattern, printed), pattern
 
 
 # PEFT asks transformers for it under its old name

@@ -41,6 +41,10 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def __str__(self) -> str:
+        ends = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.value:.3g}{ends}"
+
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
@@ -131,7 +135,7 @@ def overlay(
         )
     random = np.random.default_rng(seed)
     cut = _cut(found, held)
-    squares = _squares(_grid(found[:, 0], cut, tokens, kernel), found[:, 1 : cut + 1])
+    squares = _squares(found, cut, tokens, kernel)
     best = _best(squares.sum(0))
     predicted, line = _held_out(found, squares, tokens, held, cut, kernel, random)
     first = found[:, :1]
@@ -146,7 +150,7 @@ def overlay(
     draws = _draws(len(found), random)
     gains = {name: _mean(losses[name] - losses["theory"], draws) for name in others}
     fits, verdict = _judged(gains, _fall(found, draws), float(np.sqrt(losses["theory"].mean())))
-    drawn = [_best(counts @ squares.reshape(len(found), -1)) for counts in draws]
+    drawn = [_best(total) for total in draws @ squares.reshape(len(found), -1)]
     return Overlay(
         measured=found,
         twin=other,
@@ -190,15 +194,15 @@ def _cut(found: Floats, held: str) -> int:
     return layers - max(1, layers // 3)
 
 
-def _grid(first: Floats, cut: int, tokens: int, kernel: Kernel) -> Floats:
-    """[prompts, betas, steps, layers 1..cut] the theory's cosines."""
+def _squares(found: Floats, cut: int, tokens: int, kernel: Kernel) -> Floats:
+    """[prompts, betas, steps] sums over layers 1..cut of the theory's squared errors.
+
+    One beta at a time: all curves of many prompts and layers would fill the memory.
+    """
     times = STEPS[:, None] * np.arange(1.0, cut + 1)
-    return np.stack([moved(first, float(b), times, tokens, kernel) for b in BETAS], 1)
-
-
-def _squares(grid: Floats, found: Floats) -> Floats:
-    """[prompts, betas, steps] sums of squared errors."""
-    return np.asarray(np.square(grid - found[:, None, None]).sum(-1), np.float64)
+    seen = found[:, None, 1 : cut + 1]
+    each = (moved(found[:, 0], float(beta), times, tokens, kernel) - seen for beta in BETAS)
+    return np.stack([np.square(error).sum(-1) for error in each], 1)
 
 
 def _best(total: Floats) -> tuple[float, float]:
@@ -282,7 +286,9 @@ def _fall(found: Floats, draws: Floats) -> str:
     if sure.max() <= CLEAR:
         return ""
     layer = int(np.argmax(sure))
-    return f"the mean cosine falls (by {mean[layer]:.3g} into layer {layer + 1}), as identity values cannot"
+    return (
+        f"the mean cosine falls (by {mean[layer]:.3g} into layer {layer + 1}), as the law's cannot"
+    )
 
 
 def _judged(gains: dict[str, Estimate], fall: str, error: float) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from probes.dynamics.overlay import Estimate, Overlay
+from probes.dynamics.overlay import Overlay
 from workbench.figures import layer_ticks, themed
 
 __all__ = ["figure"]
@@ -69,11 +69,11 @@ def _held(found: Overlay, look: Any) -> list[dict[str, Any]]:
 
 
 def _words(found: Overlay) -> str:
-    errors = ", ".join(f"{name} {_shown(error)}" for name, error in found.errors.items())
+    errors = ", ".join(f"{name} {error}" for name, error in found.errors.items())
     what = "prompts" if found.held == "prompts" else f"layers after {found.cut} (shaded)"
     parts = [
         *_wrapped(found.verdict[0].upper() + found.verdict[1:]),
-        f"beta {_shown(found.beta)}, dt {_shown(found.dt)} a layer (95% over prompts)",
+        f"beta {found.beta}, dt {found.dt} a layer (95% over prompts)",
         *_wrapped(f"RMS error on held-out {what}: {errors}"),
     ]
     return "<br>".join(parts)
@@ -83,8 +83,3 @@ def _wrapped(text: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, WRAP)
-
-
-def _shown(one: Estimate) -> str:
-    ends = "" if one.low is None else f" ({one.low:.3g} to {one.high:.3g})"
-    return f"{one.value:.3g}{ends}"

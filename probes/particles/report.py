@@ -9,6 +9,7 @@ import polars as pl
 from probes.particles.bootstrap import FEWEST, Summary, resampled
 from probes.particles.comparison import PAIRS, compared, of_view, said, table_of
 from probes.particles.quantities import LEADING, QUANTITIES
+from probes.particles.theory import plots as theory_plots
 from workbench.report.charts import layer_lines
 from workbench.report.sections import Headline, Listing, Plot, Section, prompts_of
 
@@ -35,7 +36,10 @@ def section(rows: pl.LazyFrame) -> Section:
     views = [view for view in ("centred", "raw") if view in usable["view"].unique()]
     return Section(
         headlines=[one for view in views for one in _headlines(usable, view)],
-        plots=[plot for view in views for plot in _plots(usable, view)],
+        plots=[
+            *(plot for view in views for plot in _plots(usable, view)),
+            *theory_plots(usable),
+        ],
         listings=[_all_numbers(usable)],
         remarks=[METHOD, *said(usable), *short],
     )

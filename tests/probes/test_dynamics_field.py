@@ -80,6 +80,16 @@ def test_energy_rises_by_the_speeds(kernel: Kernel) -> None:
     assert (slope - speeds.mean()).abs() < 1e-12
 
 
+def test_energy_rises_where_the_mean_cosine_falls() -> None:
+    """Two tokens meet at 150 degrees from the other six: (c120 + c180) = -1.5 becomes 2 c150 = -1.73."""
+    x = on_circle(torch.deg2rad(torch.tensor([0.0] * 6 + [120, 180], dtype=torch.float64)))
+    # softmax leaks about e^(-9) to the other side, so that at time 10 the pair is one and has not left
+    after = advance(Field(beta=6.0), x, 10.0, 200)
+    assert energy(after, 6.0) > energy(x, 6.0)
+    fall = (6 * (-1.5 + math.sqrt(3)) - 0.5) / 28  # pairs of 8; their own cosine goes from 1/2 to 1
+    assert float(mean_cosine(x) - mean_cosine(after)) == pytest.approx(fall, abs=1e-3)
+
+
 def test_on_the_circle_the_vectors_move_by_the_law_of_angles() -> None:
     theta = torch.linspace(0, 5, 8, dtype=torch.float64) ** 1.3
     frequencies = torch.linspace(-1, 1, 8, dtype=torch.float64)

@@ -18,12 +18,14 @@ from torch import Tensor
 
 import workbench as wb
 from probes import Particles
+from probes.dynamics.theory import equiangular
 from probes.particles import controls, corpus
 from probes.particles.bootstrap import resampled
 from probes.particles.comparison import said
 from probes.particles.controls import shuffled
 from probes.particles.quantities import QUANTITIES
 from probes.particles.report import section
+from probes.particles.theory import plots
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
 from workbench.report.tables import frame
 from workbench.settings import configure
@@ -375,6 +377,27 @@ def test_report_says_what_differs_and_tables_everything(found: wb.Result) -> Non
     few = section(frame(found.rows()).lazy())
     assert "1 prompts have fewer than two tokens that count" in " ".join(few.remarks)
     assert all(one.low is None for one in few.headlines)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_report_lays_the_theory_over_the_curves(way: int) -> None:
+    """Curves of the law itself fit; the same curves backwards fall, and do not."""
+    starts = np.random.default_rng(0).uniform(0.05, 0.2, 12)
+    curves = [equiangular(g, np.arange(7) * 0.3, 2.0, 12)[::way].tolist() for g in starts]
+    cells = [
+        {"prompt": prompt, "layer": layer, "view": view, "mean_cosine": value, "tokens": 12}
+        for prompt, curve in enumerate(curves)
+        for layer in range(7)
+        for view, value in (("raw", curve[layer]), ("random", 0.3))
+    ]
+    plot, *none = plots(frame(cells))
+    assert not none
+    assert plot.caption.startswith("The theory fits: " if way == 1 else "The theory does not fit: ")
+    lines = dict(plot.table.group_by("line").agg(pl.col("value")).rows())
+    assert list(lines["the model"]) == pytest.approx(np.mean(curves, 0).tolist())
+    assert list(lines["untrained twins"]) == pytest.approx([0.3] * 7)
+    assert ("falls" in plot.caption) is (way == -1)
+    assert plots(frame(cells[: 7 * 14])) == []  # seven prompts
 
 
 def test_figure_and_panels_draw_the_controls(found: wb.Result) -> None:
