@@ -110,7 +110,7 @@ def scores(metric: Metric, logits: Tensor, goal: Goal, clean: Tensor | None = No
         ids = torch.stack([goal.targets[:, -1], goal.foils], 1)
         target, foil = last.gather(1, ids).unbind(1)
         return target - foil
-    flat, ids = wide.flatten(0, 1), goal.targets.view(-1, 1)
+    flat, ids = wide.flatten(0, 1), goal.targets.flatten()[:, None]
     size = CPU_ROWS if flat.device.type == "cpu" else len(flat)
     parts = zip(torch.split(flat, size), torch.split(ids, size), strict=True)
     lost = torch.cat([surprisal(*part) for part in parts])

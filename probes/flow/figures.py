@@ -33,7 +33,7 @@ def figure(
         data = data.isel(place=np.flatnonzero(names == chosen("prompt", prompt, names)))
     layer, position = (None, None) if selected is None else selected
     drawn = layer_panels(
-        {"Layers as a flow": panels(data)},
+        {"Model as flow": panels(data)},
         themed(theme),
         layer=layer if layer in data["layer"].values else None,
         position=position,

@@ -101,7 +101,7 @@ class LayerFlow(Driving):
     """
 
     name: ClassVar[str] = "layer_flow"
-    title: ClassVar[str] = "Layers as a flow"
+    title: ClassVar[str] = "Model as flow"
     costly: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {
