@@ -5,25 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import counts, filled, or_nan, pair_blocks, row_slices, working_dtype
+from probes.particles.pairs import Block, over_pairs, taken
+from probes.particles.sets import (
+    counts,
+    filled,
+    or_nan,
+    row_slices,
+    upper_blocks,
+    working_dtype,
+)
 
-__all__ = ["component_labels", "components", "participation_ratio", "vendi"]
+__all__ = [
+    "Joined",
+    "Participation",
+    "Spectrum",
+    "component_labels",
+    "components",
+    "participation_ratio",
+    "vendi",
+]
 
 
 def _smaller(u: Tensor) -> Tensor:
     """U or U^T: the one whose Gram matrix is smaller, never larger than u; the eigenvalues are the same."""
     return u if u.shape[-2] <= u.shape[-1] else u.mT
-
-
-def _gram_square(v: Tensor) -> Tensor:
-    """||V V^T||_F^2 from blocks on and right of the diagonal: 5/8 of the products."""
-    total, size = v.new_zeros(v.shape[:-2]), v.shape[-2]
-    step = max(1, -(-size // 4))
-    for start in range(0, size, step):
-        block = v[..., start : start + step, :] @ v[..., start:, :].mT
-        on_diagonal = block[..., :step].square().sum((-2, -1))
-        total += 2 * block.square().sum((-2, -1)) - on_diagonal
-    return total
 
 
 def participation_ratio(u: Tensor, mask: Tensor) -> Tensor:
@@ -40,8 +45,32 @@ def participation_ratio(u: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    vectors = filled(u, mask)
-    return counts(mask, vectors).square() / _gram_square(_smaller(vectors))
+    found = Participation(u, mask)
+    for rows, products in upper_blocks(_smaller(filled(u, mask))):
+        found.add_products(rows, products)
+    return found.value()
+
+
+class Participation:
+    """`participation_ratio` of a pass over pairs: ||U U^T||_F = ||U^T U||_F."""
+
+    def __init__(self, u: Tensor, mask: Tensor) -> None:
+        self._n = counts(mask, u.new_empty((), dtype=working_dtype(u)))
+        self._square = torch.zeros_like(self._n)
+
+    def add(self, block: Block) -> None:
+        """Take one more block of cosines."""
+        self.add_products(block.rows, block.cosines)
+
+    def add_products(self, rows: slice, products: Tensor) -> None:
+        """Take rows of a Gram matrix, of U or of U^T, from the diagonal on."""
+        squares = products.square()
+        right = squares[..., rows.stop - rows.start :]
+        self._square += squares.sum((-2, -1)) + right.sum((-2, -1))
+
+    def value(self) -> Tensor:
+        """[...]; NaN of no tokens."""
+        return self._n.square() / self._square
 
 
 def vendi(u: Tensor, mask: Tensor) -> Tensor:
@@ -60,10 +89,32 @@ def vendi(u: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens.
     """
     side = _smaller(filled(u, mask))
-    gram = side @ side.mT
-    n = counts(mask, gram)
-    share = torch.linalg.eigvalsh(gram / n.clamp(min=1)[..., None, None]).clamp(min=0)
-    return or_nan(torch.special.entr(share).sum(-1).exp(), n > 0)
+    found = Spectrum(u, mask, side.shape[-2])
+    for rows, products in upper_blocks(side):
+        found.add_products(rows, products)
+    return found.value()
+
+
+class Spectrum:
+    """`vendi` of a pass over pairs; keeps the Gram matrix, of `size` rows."""
+
+    def __init__(self, u: Tensor, mask: Tensor, size: int) -> None:
+        self._gram = u.new_zeros(*u.shape[:-2], size, size, dtype=working_dtype(u))
+        self._n = counts(mask, self._gram)
+
+    def add(self, block: Block) -> None:
+        """Take one more block of cosines."""
+        self.add_products(block.rows, block.cosines)
+
+    def add_products(self, rows: slice, products: Tensor) -> None:
+        """Take rows of the Gram matrix from the diagonal on."""
+        self._gram[..., rows, rows.start :] = products
+
+    def value(self) -> Tensor:
+        """[...]; NaN of no tokens."""
+        upper = self._gram / self._n.clamp(min=1)[..., None, None]
+        share = torch.linalg.eigvalsh(upper, UPLO="U").clamp(min=0)
+        return or_nan(torch.special.entr(share).sum(-1).exp(), self._n > 0)
 
 
 def components(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
@@ -80,10 +131,7 @@ def components(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    labels = component_labels(u, mask, threshold)
-    own = torch.arange(labels.shape[-1], device=labels.device)
-    number = (labels == own).sum(-1).to(working_dtype(u))
-    return or_nan(number, mask.any(-1))
+    return taken(u, mask, Joined(u, mask, threshold))
 
 
 def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor:
@@ -92,24 +140,50 @@ def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor
     Roots hook onto the lowest root that their trees touch and paths are halved, all sets at once, until
     nothing changes (Shiloach and Vishkin 1982): about log2 n rounds. Keeps one byte a pair.
     """
-    joined = torch.cat(
-        [(cosines > threshold) & both for cosines, both in pair_blocks(u, mask)], dim=-2
-    )
-    parent = torch.arange(joined.shape[-1], device=u.device).expand(mask.shape).clone()
-    while True:
-        lowest = torch.minimum(parent, _lowest(joined, parent))
-        hooked = parent.scatter_reduce(-1, parent, lowest, "amin")
-        jumped = hooked.gather(-1, hooked)
-        if torch.equal(jumped, parent):
-            return parent.masked_fill(~mask, -1)
-        parent = jumped
+    found = Joined(u, mask, threshold)
+    over_pairs(u, mask, found)
+    return found.labels()
+
+
+class Joined:
+    """`components` of a pass over pairs; keeps which pairs are joined."""
+
+    def __init__(self, u: Tensor, mask: Tensor, threshold: float = 0.95) -> None:
+        self._mask, self._threshold, self._dtype = mask, threshold, working_dtype(u)
+        self._joined = mask.new_zeros(*mask.shape, mask.shape[-1])
+
+    def add(self, block: Block) -> None:
+        """Take one more block, and its mirror image below the diagonal."""
+        joined = block.others > self._threshold
+        self._joined[..., block.rows, block.first :] = joined
+        self._joined[..., block.first :, block.rows] = joined.mT
+
+    def labels(self) -> Tensor:
+        """[..., n] of `component_labels`."""
+        parent = torch.arange(self._mask.shape[-1], device=self._mask.device)
+        parent = parent.expand(self._mask.shape).clone()
+        while True:
+            lowest = torch.minimum(parent, _lowest(self._joined, parent))
+            hooked = parent.scatter_reduce(-1, parent, lowest, "amin")
+            jumped = hooked.gather(-1, hooked)
+            if torch.equal(jumped, parent):
+                return parent.masked_fill(~self._mask, -1)
+            parent = jumped
+
+    def value(self) -> Tensor:
+        """[...] how many tokens are the first of their component; NaN of no tokens."""
+        labels = self.labels()
+        own = torch.arange(labels.shape[-1], device=labels.device)
+        return or_nan((labels == own).sum(-1).to(self._dtype), self._mask.any(-1))
 
 
 def _lowest(joined: Tensor, label: Tensor) -> Tensor:
     """[..., n] the lowest label among a token's neighbours; n where it has none."""
     n = joined.shape[-1]
-    here = label[..., None, :]
+    narrow = torch.int16 if n < 2**15 else torch.int32  # a pass over all pairs: memory is its time
+    here = label.to(narrow)[..., None, :]
+    none = here.new_full((), n)
     lowest = [
-        torch.where(joined[..., rows, :], here, n).amin(-1) for rows in row_slices(label.shape)
+        torch.where(joined[..., rows, :], here, none).amin(-1) for rows in row_slices(label.shape)
     ]
-    return torch.cat(lowest, dim=-1)
+    return torch.cat(lowest, dim=-1).long()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import counts, filled, or_nan, pair_blocks, working_dtype
+from probes.particles.pairs import Block, taken
+from probes.particles.sets import counts, filled, or_nan, working_dtype
 
-__all__ = ["coinciding_pairs", "nearest_neighbour_cosine"]
+__all__ = ["Coinciding", "Nearest", "coinciding_pairs", "nearest_neighbour_cosine"]
 
 
 def nearest_neighbour_cosine(u: Tensor, mask: Tensor) -> Tensor:
@@ -24,12 +25,27 @@ def nearest_neighbour_cosine(u: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of fewer than two tokens.
     """
-    nearest = [
-        cosines.masked_fill(~both, -torch.inf).amax(-1) for cosines, both in pair_blocks(u, mask)
-    ]
-    closest = filled(torch.cat(nearest, dim=-1)[..., None], mask)[..., 0]
-    n = counts(mask, closest)
-    return or_nan(closest.sum(-1) / n, n > 1)
+    return taken(u, mask, Nearest(u, mask))
+
+
+class Nearest:
+    """`nearest_neighbour_cosine` of a pass over pairs."""
+
+    def __init__(self, u: Tensor, mask: Tensor) -> None:
+        self._mask = mask
+        self._closest = u.new_full(mask.shape, -torch.inf, dtype=working_dtype(u))
+
+    def add(self, block: Block) -> None:
+        """Take one more block: its rows' others, and among them its columns' others."""
+        for places, axis in ((block.rows, -1), (slice(block.first, None), -2)):
+            here = self._closest[..., places]
+            torch.maximum(here, block.others.amax(axis), out=here)
+
+    def value(self) -> Tensor:
+        """[...]; NaN of fewer than two tokens."""
+        closest = filled(self._closest[..., None], self._mask)[..., 0]
+        n = counts(self._mask, closest)
+        return or_nan(closest.sum(-1) / n, n > 1)
 
 
 def coinciding_pairs(u: Tensor, mask: Tensor, above: float = 0.999) -> Tensor:
@@ -46,8 +62,21 @@ def coinciding_pairs(u: Tensor, mask: Tensor, above: float = 0.999) -> Tensor:
     Returns:
         [...]; NaN of fewer than two tokens.
     """
-    close = torch.zeros(mask.shape[:-1], dtype=torch.long, device=u.device)
-    for cosines, both in pair_blocks(u, mask):
-        close += ((cosines > above) & both).sum((-2, -1))
-    n = mask.sum(-1)
-    return or_nan(close.to(working_dtype(u)) / (n * (n - 1)), n > 1)
+    return taken(u, mask, Coinciding(u, mask, above))
+
+
+class Coinciding:
+    """`coinciding_pairs` of a pass over pairs."""
+
+    def __init__(self, u: Tensor, mask: Tensor, above: float = 0.999) -> None:
+        self._n, self._above, self._dtype = mask.sum(-1), above, working_dtype(u)
+        self._close = torch.zeros_like(self._n)
+
+    def add(self, block: Block) -> None:
+        """Take one more block."""
+        self._close += block.twice(block.others > self._above)
+
+    def value(self) -> Tensor:
+        """[...]; NaN of fewer than two tokens."""
+        n = self._n
+        return or_nan(self._close.to(self._dtype) / (n * (n - 1)), n > 1)

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from probes.particles.sets import filled
 
-__all__ = ["cosine_share", "energy_share"]
+__all__ = ["cosine_share", "energy_share", "share_of_largest"]
 
 
-def _share(parts: Tensor, k: int) -> Tensor:
+def share_of_largest(parts: Tensor, k: int = 3) -> Tensor:
+    """[...] what the k largest of parts [..., d] are of their sum."""
     return parts.topk(min(k, parts.shape[-1]), dim=-1).values.sum(-1) / parts.sum(-1)
 
 
@@ -27,7 +28,7 @@ def energy_share(x: Tensor, mask: Tensor, k: int = 3) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    return _share(filled(x, mask).square().sum(-2), k)
+    return share_of_largest(filled(x, mask).square().sum(-2), k)
 
 
 def cosine_share(u: Tensor, mask: Tensor, k: int = 3) -> Tensor:
@@ -45,4 +46,4 @@ def cosine_share(u: Tensor, mask: Tensor, k: int = 3) -> Tensor:
     Returns:
         [...]; NaN of no tokens.
     """
-    return _share(filled(u, mask).sum(-2).square(), k)
+    return share_of_largest(filled(u, mask).sum(-2).square(), k)

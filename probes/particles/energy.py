@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from probes.particles.sets import cosine_blocks, counts, filled, or_nan
+from probes.particles.pairs import Block, taken
+from probes.particles.sets import cosine_blocks, counts, filled, or_nan, working_dtype
 from workbench.errors import SettingError
 
 __all__ = [
+    "Energy",
     "interaction_energy",
     "log_interaction_energy",
     "mean_field_force",
@@ -36,15 +38,32 @@ def log_interaction_energy(u: Tensor, mask: Tensor, beta: float) -> Tensor:
     Returns:
         [...] in nats; NaN of no tokens.
     """
-    beta = _positive(beta)
-    vectors = filled(u, mask)
-    n = counts(mask, vectors)
-    total = torch.full_like(n, -torch.inf)
-    for rows, cosines in cosine_blocks(vectors):
-        both = mask[..., rows, None] & mask[..., None, :]
-        exponents = cosines.mul_(beta).masked_fill_(~both, -torch.inf)
-        total = torch.logaddexp(total, exponents.flatten(-2).logsumexp(-1))
-    return or_nan(total - 2 * n.log() - math.log(2 * beta), n > 0)
+    return taken(u, mask, Energy(u, mask, beta))
+
+
+class Energy:
+    """`log_interaction_energy` of a pass over pairs."""
+
+    def __init__(self, u: Tensor, mask: Tensor, beta: float) -> None:
+        self._beta, self._mask = _positive(beta), mask
+        self._n = counts(mask, u.new_empty((), dtype=working_dtype(u)))
+        self._total = torch.full_like(self._n, -torch.inf)
+
+    def add(self, block: Block) -> None:
+        """Take one more block: pairs right of it stand for two."""
+        size = block.others.shape[-2]
+        here = self._mask[..., block.rows]
+        own = block.cosines.diagonal(dim1=-2, dim2=-1).masked_fill(~here, -torch.inf)
+        exponents = block.others * self._beta
+        exponents.diagonal(dim1=-2, dim2=-1).copy_(own * self._beta)
+        exponents[..., size:] += math.log(2)
+        self._total = torch.logaddexp(self._total, exponents.flatten(-2).logsumexp(-1))
+
+    def value(self) -> Tensor:
+        """[...] in nats; NaN of no tokens."""
+        return or_nan(
+            self._total - 2 * self._n.log() - math.log(2 * self._beta), self._n > 0
+        )
 
 
 def interaction_energy(u: Tensor, mask: Tensor, beta: float) -> Tensor:

@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probes.particles.clusters import components, participation_ratio, vendi
-from probes.particles.concentration import coinciding_pairs, nearest_neighbour_cosine
+from probes.particles.clusters import (
+    Joined,
+    Participation,
+    Spectrum,
+    participation_ratio,
+    vendi,
+)
+from probes.particles.concentration import Coinciding, Nearest
 from probes.particles.dimension import two_nn
-from probes.particles.dimensions import cosine_share, energy_share
-from probes.particles.energy import interaction_energy
-from probes.particles.order import debiased_order, mean_cosine, order_parameter
+from probes.particles.dimensions import energy_share, share_of_largest
+from probes.particles.energy import Energy
+from probes.particles.order import cosine_from_sum, debiased_order, order_from_sum
+from probes.particles.pairs import OfPairs, over_pairs
 from probes.particles.path import step_size, straightness, turn_cosine
 from probes.particles.preprocessing import Prepared, prepare
-from probes.particles.rank import composite_residual, relative_residual
+from probes.particles.rank import residuals
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
 from workbench.instrument import Named
 from workbench.models.captures import Captures
@@ -71,26 +78,47 @@ def _of(x: Tensor, counted: Tensor, how: How, mean: Tensor | None) -> dict[str, 
 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     u, mask = found.u, found.mask
-    r, n = order_parameter(u, mask), mask.sum(-1).to(u.dtype)
-    dear = {"vendi": vendi, "intrinsic_dimension": two_nn}
+    total, n = u.sum(-2), mask.sum(-1).to(u.dtype)  # `prepare` leaves zeros where masked
+    r = order_from_sum(total, n)
+    rank, composite = residuals(x, mask)
     known = {
-        "mean_cosine": mean_cosine(u, mask),
+        "mean_cosine": cosine_from_sum(total, n),
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
-        "participation_ratio": participation_ratio(u, mask),
-        **{name: of(u, mask) if how.expensive else r * torch.nan for name, of in dear.items()},
-        "components": components(u, mask),
-        "concentration": nearest_neighbour_cosine(u, mask),
-        "coinciding": coinciding_pairs(u, mask),
-        "energy": interaction_energy(u, mask, how.beta),
-        "rank_residual": relative_residual(x, mask),
-        "composite_residual": composite_residual(x, mask),
+        "intrinsic_dimension": two_nn(u, mask) if how.expensive else r * torch.nan,
+        **_of_pairs(u, mask, how),
+        "rank_residual": rank,
+        "composite_residual": composite,
         "top_dimensions_energy": energy_share(x, mask),
-        "top_dimensions_cosine": cosine_share(u, mask),
+        "top_dimensions_cosine": share_of_largest(total.square()),
     }
     # of one token every one of them is a constant, which says nothing of the model
     sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
     return {**sets, "tokens": n, "sinks": found.sinks.to(u.dtype)}
+
+
+def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
+    """What takes all pairs, from one pass over them; eigenvalues from the smaller Gram matrix."""
+    measures: dict[str, OfPairs] = {
+        "components": Joined(u, mask),
+        "concentration": Nearest(u, mask),
+        "coinciding": Coinciding(u, mask),
+        "energy": Energy(u, mask, how.beta),
+    }
+    size, width = u.shape[-2:]
+    known = {} if how.expensive else {"vendi": torch.full_like(u[..., 0, 0], torch.nan)}
+    if size <= width:
+        measures["participation_ratio"] = Participation(u, mask)
+        if how.expensive:
+            measures["vendi"] = Spectrum(u, mask, size)
+    else:
+        known["participation_ratio"] = participation_ratio(u, mask)
+        if how.expensive:
+            known["vendi"] = vendi(u, mask)
+    over_pairs(u, mask, *measures.values())
+    known |= {name: measure.value() for name, measure in measures.items()}
+    known["energy"] = known["energy"].exp()
+    return known
 
 
 def _along(x: Tensor, mask: Tensor) -> dict[str, Tensor]:

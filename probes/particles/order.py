@@ -7,7 +7,13 @@ from torch import Tensor
 
 from probes.particles.sets import counts, filled, or_nan
 
-__all__ = ["debiased_order", "mean_cosine", "order_parameter"]
+__all__ = [
+    "cosine_from_sum",
+    "debiased_order",
+    "mean_cosine",
+    "order_from_sum",
+    "order_parameter",
+]
 
 
 def order_parameter(u: Tensor, mask: Tensor) -> Tensor:
@@ -25,8 +31,13 @@ def order_parameter(u: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of no tokens, 1 of a single one.
     """
     total = filled(u, mask).sum(-2)
+    return order_from_sum(total, counts(mask, total))
+
+
+def order_from_sum(total: Tensor, n: Tensor) -> Tensor:
+    """`order_parameter` from S [..., d] and how many tokens it sums, [...]."""
     length: Tensor = torch.linalg.vector_norm(total, dim=-1)
-    return length / counts(mask, total)
+    return length / n
 
 
 def mean_cosine(u: Tensor, mask: Tensor) -> Tensor:
@@ -43,7 +54,11 @@ def mean_cosine(u: Tensor, mask: Tensor) -> Tensor:
         [...]; NaN of fewer than two tokens.
     """
     total = filled(u, mask).sum(-2)
-    n = counts(mask, total)
+    return cosine_from_sum(total, counts(mask, total))
+
+
+def cosine_from_sum(total: Tensor, n: Tensor) -> Tensor:
+    """`mean_cosine` from S [..., d] and how many tokens it sums, [...]."""
     return or_nan((total.square().sum(-1) - n) / (n * (n - 1)), n > 1)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from probes.particles.sets import counts, filled, or_nan
 
-__all__ = ["composite_norm", "composite_residual", "relative_residual"]
+__all__ = ["composite_norm", "composite_residual", "relative_residual", "residuals"]
 
 
 def composite_norm(x: Tensor, mask: Tensor) -> Tensor:
@@ -71,7 +71,16 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens or of zeros alone.
     """
-    residual, _ = _residual(x, mask)
+    return _relative(x, mask, _residual(x, mask)[0])
+
+
+def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`relative_residual` and `composite_residual`, of the same R."""
+    residual, n = _residual(x, mask)
+    return _relative(x, mask, residual), or_nan(_composite(residual), n > 0)
+
+
+def _relative(x: Tensor, mask: Tensor, residual: Tensor) -> Tensor:
     sizes = (filled(x, mask), residual)
     whole, rest = (torch.linalg.vector_norm(one, dim=(-2, -1)) for one in sizes)
     share: Tensor = rest / whole

@@ -18,6 +18,7 @@ __all__ = [
     "or_nan",
     "pair_blocks",
     "row_slices",
+    "upper_blocks",
     "working_dtype",
 ]
 
@@ -55,6 +56,18 @@ def cosine_blocks(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows of u U^T, a block at a time: (rows, [..., rows, n]), at most `PAIRS` entries together."""
     for rows in row_slices(u.shape[:-1]):
         yield rows, u[..., rows, :] @ u.mT
+
+
+def upper_blocks(v: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of V V^T from the diagonal on: (rows, [..., rows, n - rows.start]), at most `PAIRS` together.
+
+    An eighth of the rows at a time, where that is enough for a matrix product: 9/16 of the products.
+    """
+    size = v.shape[-2]
+    step = max(1, min(max(-(-size // 8), 64), PAIRS // max(v.shape[:-1].numel(), 1)))
+    for start in range(0, size, step):
+        rows = slice(start, min(start + step, size))
+        yield rows, v[..., rows, :] @ v[..., start:, :].mT
 
 
 def pair_blocks(u: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
