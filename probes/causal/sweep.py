@@ -8,11 +8,10 @@
 4. In the first block after that, queries, keys and values of the columns behind it are the base run's.
 5. Only tokens of which somebody reads what they give pass through attention's output map and the
    MLP: in the last block those of the last columns, in others those whose output is not put in.
-
 6. Where what is put in are the other run's states of every column in which the two differ up to some
    column, the run is the other one up to there, whose keys and values serve in place of those columns.
 
-A state put in at column t after block l so costs (columns from t on) x (blocks above l), and the
+A state put in at column t after block l so costs at most (columns from t on) x (blocks above l), and the
 whole grid of T columns and L layers S T (T + 1) / 2 x L (L - 1) / 2 block-tokens where a run for
 each cell costs S T L x T L.
 """
