@@ -18,7 +18,8 @@ from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, initial
 from workbench.corpus import Corpus, batches, schedule
 from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
-from workbench.fitting import Fit, FitPlan, Run, identity, versions
+from workbench.fitted_model import identity
+from workbench.fitting import Fit, FitPlan, Run, versions
 from workbench.models.aliases import to_hook
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites

@@ -15,7 +15,8 @@ import workbench as wb
 from probes import SparseAutoencoder, SparseAutoencoderFit
 from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, initial
-from tests.tiny import model
+from tests.models.test_adapters import write
+from tests.tiny import hf_model, model, tokenizer
 from workbench.corpus import Corpus
 
 D, M, N = 6, 10, 7
@@ -302,6 +303,18 @@ def test_a_fit_is_a_folder_of_the_format_and_goes_on_where_it_stopped(tmp_path: 
         loaded.require(hooked.twin())
     with pytest.raises(wb.ResultError, match="is there already"):
         whole.save(folder)
+
+
+# PEFT asks transformers for it under its old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_makes_another_model_to_an_sae(tmp_path: Path) -> None:
+    """Its weights are the same, its states are not."""
+    tuned = wb.load(hf_model("llama"), tokenizer(), adapter=write(tmp_path / "lora"))
+    bare = tuned.with_adapter(None)
+    sae = SparseAutoencoderFit(layer=2, **BRIEF | {"steps": 1})(bare, TEXTS)  # type: ignore[arg-type]
+    sae.require(bare)
+    with pytest.raises(wb.ModelError, match=r"was fitted on .*\(adapter None\).*fit one on this"):
+        sae.require(tuned)
 
 
 class _After:
