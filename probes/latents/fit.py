@@ -148,13 +148,19 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
                 run.skip(tokens)
                 continue
             run.stop_if_asked(trained.kept)
-            counted = sum(max(0, lengths[i] - self.skip_first) for i in step)
-            for states in self._states(run.model, run.corpus, step):
-                trained.add(states, 1 / counted)
-            if counted:
-                trained.step()
+            self._step(run, trained, step)
             run.advance(tokens, trained.kept)
         return trained
+
+    def _step(self, run: Run, trained: Trained, step: Sequence[int]) -> None:
+        """One step of the optimiser; where `skip_first` leaves no state, none, though it counts."""
+        counted = sum(max(0, len(run.corpus.prompts[i]) - self.skip_first) for i in step)
+        if not counted:
+            trained.done += 1
+            return
+        for states in self._states(run.model, run.corpus, step):
+            trained.add(states, 1 / counted)
+        trained.step()
 
     @property
     def _recipe(self) -> Recipe:

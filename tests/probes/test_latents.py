@@ -320,6 +320,11 @@ def test_figures_are_those_of_all_states_at_once() -> None:
     random_rows = np.where(along >= third, along.clip(0), 0) @ directions(M, D, 0).double().numpy()
     scaled = np.linalg.lstsq(random_rows.reshape(-1, 1), (x - mean).reshape(-1), rcond=None)[1][0]
     assert found["random_dictionary"] == pytest.approx(1 - scaled / total)
+    none = -directions(1, D, 0).double()
+    alone = {"W_enc": none.T, "b_enc": none[:, 0], "W_dec": none, "b_dec": none[0]}
+    one = SparseAutoencoder(cfg("topk", d_sae=1, k=1), alone)
+    centre = Spectrum(torch.zeros(D, dtype=torch.float64), torch.eye(D, dtype=torch.float64))
+    assert quality(one, [none], centre, 1, 0)["random_dictionary"] == 0
 
 
 BRIEF = {"latents": 24, "k": 4, "steps": 20, "tokens": 64, "batch_tokens": 48, "rate": 3e-3}
@@ -352,6 +357,16 @@ def test_a_fit_is_a_folder_of_the_format_and_goes_on_where_it_stopped(tmp_path: 
         loaded.require(hooked.twin())
     with pytest.raises(wb.ResultError, match="is there already"):
         whole.save(folder)
+
+
+def test_a_step_without_states_counts_when_a_fit_goes_on(tmp_path: Path) -> None:
+    """Prompts of one token, which skip_first leaves nothing of, a prompt a step."""
+    hooked, texts = model("gpt2"), [*TEXTS[:4], "x", "y", "z"]
+    few = BRIEF | {"tokens": 1, "held_out": 0.0, "seed": 0}
+    fit = SparseAutoencoderFit(layer=2, **few)  # type: ignore[arg-type]
+    with pytest.raises(wb.Cancelled):
+        fit(hooked, texts, checkpoint=tmp_path / "kept", cancel=_After(10))
+    assert fit(hooked, texts, checkpoint=tmp_path / "kept").hash == fit(hooked, texts).hash
 
 
 # PEFT asks transformers for it under its old name
