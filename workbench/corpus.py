@@ -122,7 +122,7 @@ class Corpus:
         return fitted, held
 
     def said(self, held: Corpus) -> dict[str, Any]:
-        """What a lens says of it."""
+        """What is fitted on it says of it."""
         return {
             "source": self.source,
             "hash": self.hash,

@@ -20,20 +20,13 @@ from torch import Tensor
 from workbench.assembly import PACKAGES
 from workbench.corpus import Corpus
 from workbench.errors import Cancelled, ResultError, SettingError
+from workbench.fitted_model import identity
 from workbench.models.protocol import Model
 from workbench.passes import CancelFlag, Progress
 from workbench.prompts import Prompts
 from workbench.store.shards import Shards
 
-__all__ = [
-    "Fit",
-    "FitPlan",
-    "Fitted",
-    "Run",
-    "identity",
-    "versions",
-]
-
+__all__ = ["Fit", "FitPlan", "Fitted", "Run", "versions"]
 
 SECONDS = 60.0  # between two checkpoints
 FITTING = "fit"
@@ -280,21 +273,6 @@ class Fit(ABC, Generic[Made]):
                 raise SettingError(
                     f"{self.name}: {name} is {value!r}: expected {kind} of {low:g}..{high:g}"
                 )
-
-
-def identity(model: Model) -> dict[str, Any]:
-    """What is fitted must know of its model: hashes of weights, adapter, tokenizer; sizes; names."""
-    said = model.provenance()
-    adapter = said.get("adapter")
-    return {
-        "name": said["name"],
-        "weights": said["weights"],
-        "adapter": None if adapter is None else adapter["weights"],
-        "tokenizer": said["tokenizer"],
-        "dtype": said["dtype"],
-        "n_layers": model.n_layers,
-        "d_model": model.d_model,
-    }
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,8 @@ import torch
 from lenses.translators.translator import SUFFIX, Made, Translator
 from lenses.vocabulary import statistics
 from workbench.corpus import Corpus, batches
-from workbench.fitting import Fit, Run, identity, versions
+from workbench.fitted_model import identity
+from workbench.fitting import Fit, Run, versions
 from workbench.models.protocol import Model
 from workbench.shown import destination
 

@@ -20,21 +20,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from workbench.errors import ModelError, ResultError
-from workbench.fitting import identity
+from workbench.errors import ResultError
+from workbench.fitted_model import HASHES, require_same
 from workbench.instrument import Citation
 from workbench.models.protocol import Model
-from workbench.results import called
 from workbench.shown import destination
 from workbench.store.shards import Shards
 
-__all__ = ["SUFFIX", "Made", "Translator", "identity", "load_lens"]
+__all__ = ["SUFFIX", "Made", "Translator", "load_lens"]
 
 FORMAT = 1
 SUFFIX = ".safetensors"
 METADATA = "lens"
 DIGITS = 16  # of a file's SHA-256
-HASHES = ("weights", "adapter", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -180,25 +178,12 @@ class Translator(ABC):
         return loaded
 
     def require(self, model: Model) -> None:
-        """Refuse another model than the one that it was fitted on.
-
-        A view with changed weights may be read by a lens of the model without them, which shows what
-        the changes do to the states; the result says so.
+        """Refuse another model than the one that it was fitted on, see `require_same`.
 
         Raises:
             ModelError: the weights, the adapter or the tokenizer are others.
         """
-        here, said = identity(model), model.provenance()
-        if self.made.model["weights"] == said.get("unchanged_weights"):
-            here["weights"] = said["unchanged_weights"]
-        for what in HASHES:
-            if self.made.model[what] != here[what]:
-                raise ModelError(
-                    f"{self.title.lower()} {self.hash[:8]} was fitted on {self.made.model['name']} in "
-                    f"{self.made.model['dtype']} ({what} {self.made.model[what]}), and this is "
-                    f"{called(said)} in {here['dtype']} ({what} {here[what]}): fit one on this model, or "
-                    "load it as it was"
-                )
+        require_same(self.made.model, model, f"{self.title.lower()} {self.hash[:8]}")
 
     def _require_shapes(self) -> None:
         expected = self.shapes(self.n_layers, int(self.made.model["d_model"]))

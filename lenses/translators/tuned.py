@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lenses.translators.translator import Made, Translator, identity
+from lenses.translators.translator import Made, Translator
+from workbench.fitted_model import identity
 from workbench.instrument import Citation
 from workbench.models.protocol import Model
 

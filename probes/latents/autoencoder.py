@@ -18,7 +18,7 @@ from probes.latents.architectures import gated, shapes, top_k
 from probes.latents.config import OF_D_MODEL, Config
 from probes.latents.folders import CFG, WEIGHTS, folder_destination, read_folder
 from workbench.errors import ModelError, ResultError, SettingError, UnsupportedError
-from workbench.fitting import identity
+from workbench.fitted_model import require_same
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
 from workbench.store.activations import Store
@@ -144,8 +144,8 @@ class SparseAutoencoder:
         """Refuse a model that lacks its site, has another width, or is not the one it was fitted on.
 
         Raises:
-            SettingError, ModelError: it does; the weights can be compared for SAEs that were fitted
-                here, others say a model's name alone.
+            SettingError, ModelError: it does; weights, adapter and tokenizer can be compared for SAEs
+                that were fitted here (see `require_same`), others say a model's name alone.
             UnsupportedError: it reads states without their mean, of a model to which that matters.
         """
         expand_sites([self.site], model.n_layers)
@@ -158,12 +158,8 @@ class SparseAutoencoder:
                 f"{self} reads states without their mean (center_writing_weights), which {model.name} "
                 "does not ignore: its norms take no mean off"
             )
-        fitted, here = self.made.get("model"), identity(model)
-        if fitted is not None and fitted["weights"] != here["weights"]:
-            raise ModelError(
-                f"{self} was fitted on {fitted['name']} (weights {fitted['weights']}), and this is "
-                f"{here['name']} (weights {here['weights']}): fit one on this model"
-            )
+        if (fitted := self.made.get("model")) is not None:
+            require_same(fitted, model, str(self))
 
     @property
     def made(self) -> Mapping[str, Any]:

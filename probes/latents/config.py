@@ -113,6 +113,9 @@ def _refuse(flat: Mapping[str, Any], called: str) -> None:
     activation = flat.get("activation_fn")
     if activation not in (None, "relu", "topk"):
         raise UnsupportedError(f"{called}: activation_fn is {activation!r}: expected relu, or topk")
+    named = flat.get("architecture", "standard")
+    if activation == "topk" and named not in ("standard", "topk"):
+        raise UnsupportedError(f"{called}: activation_fn is 'topk' of a {named} SAE: expected relu")
     if flat.get("hook_head_index") is not None:
         raise UnsupportedError(
             f"{called}: it reads head {flat['hook_head_index']} alone: expected all heads of a site"

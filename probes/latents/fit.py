@@ -12,13 +12,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from probes.latents.autoencoder import OURS, SparseAutoencoder
-from probes.latents.config import SITES
+from probes.latents.config import OF_D_MODEL, SITES
 from probes.latents.folders import folder_destination
 from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, initial
 from workbench.corpus import Corpus, batches, schedule
 from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
-from workbench.fitting import Fit, FitPlan, Run, identity, versions
+from workbench.fitted_model import identity
+from workbench.fitting import Fit, FitPlan, Run, versions
 from workbench.models.aliases import to_hook
 from workbench.models.protocol import Model
 from workbench.models.sites import Site, expand_sites
@@ -96,10 +97,15 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
                 f"{self.name}: {model.name} has two stacks: expected a model of one"
             )
         expand_sites([self._site], model.n_layers)
-        short = [prompt for prompt in corpus.prompts if len(prompt) <= self.skip_first]
-        if len(short) == len(corpus):
+        fitted, held = corpus.split(self.held_out)
+        self._require_tokens(corpus, "prompts")
+        self._require_tokens(fitted, "prompts to fit on")
+        self._require_tokens(held, "prompts held out")
+
+    def _require_tokens(self, corpus: Corpus, called: str) -> None:
+        if len(corpus) and all(len(prompt) <= self.skip_first for prompt in corpus.prompts):
             raise PromptError(
-                f"{self.name}: skip_first={self.skip_first} leaves none of {len(corpus)} prompts a token"
+                f"{self.name}: skip_first={self.skip_first} leaves none of {len(corpus)} {called} a token"
             )
 
     @property
@@ -109,9 +115,17 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
     @override
     def plan(self, model: Model, corpus: Corpus) -> FitPlan:
         fitted, held = self._split(model, corpus)
-        size = 4 * self.latents * (2 * model.d_model + 1)
+        width = self._width(model, fitted)
+        size = 4 * (self.latents * (2 * width + 1) + width)
         work = f"{self.steps} steps, a forward pass to layer {self.layer} a token"
         return FitPlan(len(fitted), fitted.tokens, len(held), self.total(fitted), work, size)
+
+    def _width(self, model: Model, corpus: Corpus) -> int:
+        """Of a state at the site; a short pass tells those that are not as wide as the stream."""
+        if self.site in OF_D_MODEL:
+            return model.d_model
+        prompt = min(corpus.prompts, key=len)
+        return model.capture(model.batch([prompt]), [self._site])[self._site].flatten(1).shape[1]
 
     @override
     def total(self, corpus: Corpus) -> int:
@@ -134,13 +148,19 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
                 run.skip(tokens)
                 continue
             run.stop_if_asked(trained.kept)
-            counted = sum(max(0, lengths[i] - self.skip_first) for i in step)
-            for states in self._states(run.model, run.corpus, step):
-                trained.add(states, 1 / counted)
-            if counted:
-                trained.step()
+            self._step(run, trained, step)
             run.advance(tokens, trained.kept)
         return trained
+
+    def _step(self, run: Run, trained: Trained, step: Sequence[int]) -> None:
+        """One step of the optimiser; where `skip_first` leaves no state, none, though it counts."""
+        counted = sum(max(0, len(run.corpus.prompts[i]) - self.skip_first) for i in step)
+        if not counted:
+            trained.done += 1
+            return
+        for states in self._states(run.model, run.corpus, step):
+            trained.add(states, 1 / counted)
+        trained.step()
 
     @property
     def _recipe(self) -> Recipe:
@@ -208,7 +228,7 @@ class SparseAutoencoderFit(Fit[SparseAutoencoder]):
                 "model_name": run.model.name,
                 "hook_name": hook,
                 "prepend_bos": bool(run.model.tokens.opening),
-                "context_size": self.length,
+                "context_size": max(map(len, run.corpus.prompts)),
                 "seqpos_slice": [self.skip_first, None],
                 OURS: made,
             },

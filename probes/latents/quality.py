@@ -66,10 +66,11 @@ def quality(
         seen |= (latents > 0).any(0).cpu()
     if not sums["total"] > 0:
         raise ModelError(f"{sae}: the states held out do not vary: nothing to explain")
+    random = sums["along"] ** 2 / sums["random"] if sums["random"] else 0.0  # none along any
     return {
         "variance_explained": 1 - sums["error"] / sums["total"],
         "pca": sums["pca"] / sums["total"],
-        "random_dictionary": sums["along"] ** 2 / (sums["random"] * sums["total"]),
+        "random_dictionary": random / sums["total"],
         "rank": k,
         "l0": sums["active"] / sums["tokens"],
         "inactive": float((~seen).double().mean()),

@@ -97,7 +97,8 @@ class Trained:
         """One step of Adam along the spheres of the decoder's rows."""
         rows = self.parameters["W_dec"]
         assert rows.grad is not None
-        rows.grad -= (rows.grad * rows).sum(1, keepdim=True) * rows.detach()
+        with torch.no_grad():
+            rows.grad -= (rows.grad * rows).sum(1, keepdim=True) * rows
         left = 1 - self.done / self.recipe.steps
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate * min(1.0, FINAL * left)
@@ -139,7 +140,7 @@ def initial(states: Tensor, d_sae: int, seed: int) -> dict[str, Tensor]:
     rows = directions(d_sae, width, seed).to(states)
     zero = torch.zeros((), dtype=torch.float64)
     return {
-        "W_enc": rows.T.contiguous(),
+        "W_enc": rows.T.clone(memory_format=torch.contiguous_format),  # one row's is no copy else
         "b_enc": rows.new_zeros(d_sae),
         "W_dec": rows,
         "b_dec": rows.new_zeros(width),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lenses import JacobianLens, TunedLens
-from lenses.translators.translator import Made, Translator, identity
+from lenses.translators.translator import Made, Translator
+from workbench.fitted_model import identity
 from workbench.models.protocol import Model
 
 

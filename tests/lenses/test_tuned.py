@@ -14,10 +14,11 @@ from torch import Tensor
 
 import workbench as wb
 from lenses import Corpus, LogitLens, Translator, TunedFit, TunedLens, load_lens
-from lenses.translators.translator import Made, identity
+from lenses.translators.translator import Made
 from lenses.translators.tuned_fit import add_gradients
 from tests.tiny import LAYERS, hf_model, model, tokenizer
 from workbench.atlas.corpus import sentences
+from workbench.fitted_model import identity
 
 TEXTS = ["The Eiffel Tower", "a b c d e f", "Rome is old", "x y z", "one two", "what?"]
 BRIEF = TunedFit(steps=4, tokens=30, batch_tokens=32, held_out=0.2)

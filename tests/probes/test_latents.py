@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 import workbench as wb
 from probes import SparseAutoencoder, SparseAutoencoderFit
 from probes.latents.quality import Spectrum, quality
-from probes.latents.training import Recipe, Trained, initial
-from tests.tiny import model
+from probes.latents.training import Recipe, Trained, directions, initial
+from tests.models.test_adapters import write
+from tests.tiny import hf_model, model, tokenizer
 from workbench.corpus import Corpus
 
 D, M, N = 6, 10, 7
@@ -157,6 +158,10 @@ def refused() -> list[tuple[dict[str, Any], str]]:
         ({"architecture": "transcoder"}, "architecture 'transcoder'"),
         ({"normalize_activations": "expected_average_only_in"}, "whose factor the folder does not"),
         ({"normalize_activations": "batch"}, "normalize_activations 'batch': expected one of none"),
+        (
+            {"activation_fn": "topk", "architecture": "gated"},
+            "'topk' of a gated SAE: expected relu",
+        ),
         ({"activation_fn": "tanh-relu"}, "activation_fn is 'tanh-relu': expected relu"),
         ({"reshape_activations": "hook_z"}, "reshape_activations is 'hook_z' at resid_post"),
         ({"dtype": "int8"}, "dtype 'int8'"),
@@ -243,6 +248,46 @@ def test_a_planted_dictionary_is_found_and_the_loss_falls() -> None:
     assert found["l0"] <= 2
 
 
+def test_a_steps_gradient_is_that_of_the_formulas() -> None:
+    """The share of variance left, and 1/32 of the share of that which the 8 best of 12 dead leave."""
+    states, dead = planted(40, 3)[0].double(), range(5, 17)
+    begun = initial(states, 24, 0)
+    begun["unused"][list(dead)] = 11
+    trained = Trained(Recipe(2, 1, 1e-3, dead_after=10), begun, torch.device("cpu"))
+    trained.add(states, 1 / 40)
+    plain = {
+        name: one.detach().clone().requires_grad_() for name, one in trained.parameters.items()
+    }
+    x = states - states.mean(0)
+    x = x / (x.square().sum() / x.numel()).sqrt()
+    left, unexplained, errors = torch.zeros(3, dtype=torch.float64)
+    for row in x:
+        p = (row - plain["b_dec"]) @ plain["W_enc"] + plain["b_enc"]
+        best = sorted(range(24), key=lambda j: -p[j].item())
+        made = plain["b_dec"] + sum(p[j].relu() * plain["W_dec"][j] for j in best[:2])
+        error = (row - made).detach()
+        revived = [j for j in best if j in dead][:8]
+        again = sum(p[j].relu() * plain["W_dec"][j] for j in revived)
+        left = left + (row - made).square().sum()
+        unexplained = unexplained + (error - again).square().sum()
+        errors = errors + error.square().sum()
+    loss = left / x.square().sum() + unexplained / errors / 32
+    loss.backward()
+    for name, one in trained.parameters.items():
+        # float64 sums of some thousand products of order 1, in another order
+        torch.testing.assert_close(one.grad, plain[name].grad, rtol=1e-10, atol=1e-13)
+
+
+def test_one_latent_has_an_encoder_of_its_own() -> None:
+    """A column is laid out as the row that it is begun with; a step moves them apart."""
+    states = planted(64, 0)[0]
+    trained = Trained(Recipe(1, 10, 1e-2, 1000), initial(states, 1, 0), torch.device("cpu"))
+    trained.add(states, 1 / 64)
+    trained.step()
+    assert all(one.is_leaf for one in trained.parameters.values())
+    assert not torch.equal(trained.parameters["W_enc"][:, 0], trained.parameters["W_dec"][0])
+
+
 def figures(trained: Trained, held: torch.Tensor) -> dict[str, Any]:
     part = trained.folded()
     how = cfg("topk", d_in=16, d_sae=24, k=2, dtype="float32")
@@ -270,6 +315,16 @@ def test_figures_are_those_of_all_states_at_once() -> None:
     assert found["pca"] == pytest.approx(1 - ((x - again) ** 2).sum() / total)
     assert found["l0"] == pytest.approx((latents > 0).sum(1).double().mean())
     assert found["inactive"] == pytest.approx(1 - (latents > 0).any(0).double().mean())
+    along = (x - mean) @ directions(M, D, 0).double().numpy().T
+    third = np.sort(along, axis=1)[:, -3, None]
+    random_rows = np.where(along >= third, along.clip(0), 0) @ directions(M, D, 0).double().numpy()
+    scaled = np.linalg.lstsq(random_rows.reshape(-1, 1), (x - mean).reshape(-1), rcond=None)[1][0]
+    assert found["random_dictionary"] == pytest.approx(1 - scaled / total)
+    none = -directions(1, D, 0).double()
+    alone = {"W_enc": none.T, "b_enc": none[:, 0], "W_dec": none, "b_dec": none[0]}
+    one = SparseAutoencoder(cfg("topk", d_sae=1, k=1), alone)
+    centre = Spectrum(torch.zeros(D, dtype=torch.float64), torch.eye(D, dtype=torch.float64))
+    assert quality(one, [none], centre, 1, 0)["random_dictionary"] == 0
 
 
 BRIEF = {"latents": 24, "k": 4, "steps": 20, "tokens": 64, "batch_tokens": 48, "rate": 3e-3}
@@ -304,6 +359,28 @@ def test_a_fit_is_a_folder_of_the_format_and_goes_on_where_it_stopped(tmp_path: 
         whole.save(folder)
 
 
+def test_a_step_without_states_counts_when_a_fit_goes_on(tmp_path: Path) -> None:
+    """Prompts of one token, which skip_first leaves nothing of, a prompt a step."""
+    hooked, texts = model("gpt2"), [*TEXTS[:4], "x", "y", "z"]
+    few = BRIEF | {"tokens": 1, "held_out": 0.0, "seed": 0}
+    fit = SparseAutoencoderFit(layer=2, **few)  # type: ignore[arg-type]
+    with pytest.raises(wb.Cancelled):
+        fit(hooked, texts, checkpoint=tmp_path / "kept", cancel=_After(10))
+    assert fit(hooked, texts, checkpoint=tmp_path / "kept").hash == fit(hooked, texts).hash
+
+
+# PEFT asks transformers for it under its old name
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_makes_another_model_to_an_sae(tmp_path: Path) -> None:
+    """Its weights are the same, its states are not."""
+    tuned = wb.load(hf_model("llama"), tokenizer(), adapter=write(tmp_path / "lora"))
+    bare = tuned.with_adapter(None)
+    sae = SparseAutoencoderFit(layer=2, **BRIEF | {"steps": 1})(bare, TEXTS)  # type: ignore[arg-type]
+    sae.require(bare)
+    with pytest.raises(wb.ModelError, match=r"was fitted on .*\(adapter None\).*fit one on this"):
+        sae.require(tuned)
+
+
 class _After:
     """A flag that is set after it was looked at a number of times."""
 
@@ -323,6 +400,10 @@ def test_any_site_and_family(family: str, site: str) -> None:
     assert sae.cfg["reshape_activations"] == ("hook_z" if site == "z" else "none")
     states = hooked.capture(TEXTS[:2], [(site, 1)])[site, 1]
     assert sae.encode(states).shape == (len(states), 24)
+    fit = SparseAutoencoderFit(layer=1, site=site, **BRIEF)  # type: ignore[arg-type]
+    size = 4 * sum(one.numel() for one in sae.tensors.values())
+    assert fit.plan(hooked, Corpus.of(hooked, TEXTS)).bytes == size
+    assert sae.cfg["metadata"]["context_size"] == max(map(len, Corpus.of(hooked, TEXTS).prompts))
 
 
 def test_fits_that_are_refused() -> None:
@@ -339,3 +420,12 @@ def test_fits_that_are_refused() -> None:
             )  # type: ignore[arg-type]
     with pytest.raises(wb.UnsupportedError, match="has two stacks"):
         SparseAutoencoderFit(layer=1, latents=24, k=4)(model("t5"), TEXTS)
+
+
+@pytest.mark.parametrize(("part", "said"), [(0, "to fit on"), (1, "held out")])
+def test_a_part_of_short_prompts_is_refused_before_any_step(part: int, said: str) -> None:
+    hooked = model("gpt2")
+    pairs = [Corpus.of(hooked, [letter, "a longer text"]) for letter in "abcdefghijkl"]
+    corpus = next(one for one in pairs if len(one.split(0.5)[part].prompts[0]) == 1)
+    with pytest.raises(wb.PromptError, match=f"leaves none of 1 prompts {said} a token"):
+        SparseAutoencoderFit(layer=1, held_out=0.5, **BRIEF).plan(hooked, corpus)  # type: ignore[arg-type]
