@@ -67,6 +67,12 @@ def test_a_run_has_the_closed_form_only_where_there_is_one() -> None:
         assert len(other().plot().data) == 1
 
 
+@pytest.mark.parametrize("kind", [Run, PhaseDiagram, Staircase])
+def test_the_axis_of_unnormalised_time_says_its_unit(kind: type[Run]) -> None:
+    shown = kind(betas=(1.0,), tokens=4, d=4, seeds=1, time=1.0, kernel="usa")().plot()
+    assert "in units of exp(-beta)" in shown.to_json()
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
