@@ -18,6 +18,7 @@ from probes.dynamics.observables import clusters, energy, mean_cosine, order_par
 from probes.dynamics.reduction import reduced
 from probes.dynamics.sphere import scattered
 from workbench.errors import SettingError
+from workbench.models.pretrained import chosen_device
 from workbench.shown import Shown
 from workbench.tidy import plain
 
@@ -38,8 +39,11 @@ class Simulated(Shown):
         of: the experiment and its settings.
         times: [T].
         betas: [B].
-        seen: by name, [T, B, seeds].
-        curves: the theory's own numbers: for a phase diagram t*(beta) [B], NaN where there is none.
+        seen: by name, [T, B, seeds]: mean_cosine, order_parameter, energy (over its maximum, which it has
+            when all tokens are one) and clusters (components at cosines above 0.95).
+        curves: the theory's own numbers [B]: for a phase diagram the times "crossover", t*(beta) of an
+            equiangular start of cosine 0, and "crossover_from_start", of the mean cosine that the seeds
+            start at; 0 where that is above one half, NaN where the time is above every float64.
     """
 
     of: Run | PhaseDiagram | Staircase
@@ -142,8 +146,9 @@ class _Experiment:
         return x.expand(len(self.inverse_temperatures), *x.shape)
 
     def _measured(self, times: NDArray[np.float64], noise: Noise | None = None) -> Simulated:
-        betas = torch.from_numpy(self.inverse_temperatures)[:, None].to(self.device)
-        field, x = self._field(betas), self._starts().to(self.device)
+        device = chosen_device(self.device)
+        betas = torch.from_numpy(self.inverse_temperatures)[:, None].to(device)
+        field, x = self._field(betas), self._starts().to(device)
         if x.shape[-1] > x.shape[-2] and noise is None:
             x = reduced(field, x).x
 

@@ -53,14 +53,13 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
         name="theory: t*(beta) of an equiangular start of cosine 0",
         line={"color": look.accent, "width": 2},
     )
-    unit = "" if found.of.kernel == "sa" else ", in units of exp(-beta)"
     layout = look.layout(
         title=_title(
             f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
         ),
         xaxis=look.axis("temperature 1/beta (log)", type="log", dtick="D2"),
         yaxis=look.axis(
-            f"depth t{unit} (log)",
+            f"depth t{_clock(found)} (log)",
             type="log",
             dtick="D2",
             range=np.log10(found.times[[1, -1]]).tolist(),
@@ -88,7 +87,7 @@ def run(found: Simulated, look: Theme) -> go.Figure:
             lines.append(_line(found, law, f"closed form, beta = {beta:g}", style))
     layout = look.layout(
         title=_title(f"{found.of.tokens} tokens in {found.of.d} dimensions, {_kind(found.of)}"),
-        xaxis=look.axis("time t", showgrid=True),
+        xaxis=look.axis(f"time t{_clock(found)}", showgrid=True),
         yaxis=look.axis("mean cosine", showgrid=True),
         legend=_legend(),
         margin=MARGIN | {"t": 110},
@@ -108,10 +107,9 @@ def staircase(found: Simulated, look: Theme) -> go.Figure:
             for line in new:
                 line.update(yaxis=f"y{row + 1}", showlegend=bool(line.showlegend and not row))
             lines += new
-    unit = "" if found.of.kernel == "sa" else " in units of exp(-beta)"
     layout = look.layout(
         title=_title("Metastability: clusters wait, then meet; a dash a seed"),
-        xaxis=look.axis(f"time t{unit} (log)", type="log", showgrid=True, anchor="y2"),
+        xaxis=look.axis(f"time t{_clock(found)} (log)", type="log", showgrid=True, anchor="y2"),
         yaxis=look.axis("energy / its maximum", domain=[0.54, 1], showgrid=True),
         yaxis2=look.axis(
             "clusters (cosine > 0.95)", domain=[0, 0.46], showgrid=True, rangemode="tozero"
@@ -151,6 +149,11 @@ def _line(
         showlegend=legend,
         hovertemplate="t = %{x:.3g}: %{y:.3g}<extra>" + name + "</extra>",
     )
+
+
+def _clock(found: Simulated) -> str:
+    """The unit of time, where it is not the law's own."""
+    return "" if found.of.kernel == "sa" else " in units of exp(-beta)"
 
 
 def _kind(of: Run) -> str:

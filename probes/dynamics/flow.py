@@ -27,10 +27,17 @@ class Noise:
     Attributes:
         temperature: kappa = 1 / temperature is the coupling of the noisy model.
         seed: of the increments.
+
+    Raises:
+        SettingError: a temperature below 0 or not finite.
     """
 
     temperature: float
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise SettingError(f"temperature is {self.temperature}: expected a number, 0 or above")
 
 
 def advance(
@@ -59,10 +66,14 @@ def advance(
         noise: on the sphere alone; half of a step's before its drift, half after it (Strang).
 
     Raises:
-        SettingError: an unknown method, no steps, noise where it is not defined, or a token without a
-            direction that a `Field`'s mask does not leave out.
+        SettingError: an unknown method, no steps, noise where it is not defined, a `Field` off the sphere
+            without sphere=False, or a token without a direction that a `Field`'s mask does not leave out.
     """
     _require(method, steps, sphere or noise is None)
+    if sphere and not getattr(law, "on_sphere", True):
+        raise SettingError(
+            f"norm={getattr(law, 'norm', None)!r} moves tokens off the sphere: give sphere=False"
+        )
     require_tokens(x.detach(), getattr(law, "mask", None))
     back = unit if sphere else _same
     x = back(x if x.dtype in (torch.float32, torch.float64) else x.float())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from probes.dynamics.flow import Law, Method, advance
+from probes.dynamics.flow import Law, Method, advance, require_tokens
 from probes.dynamics.sphere import tangent_basis, unit
 from workbench.errors import SettingError
 
@@ -81,10 +81,11 @@ def fixed_point(
     The search ends at a residual below `tolerance`, or after `iterations`: read the residual.
 
     Raises:
-        SettingError: x is not [n, d].
+        SettingError: x is not [n, d], or a token has no direction.
     """
     if x.dim() != 2:
         raise SettingError(f"fixed points are of one system [n, d]: got {list(x.shape)}")
+    require_tokens(x)
     x = unit(x)
 
     def field(y: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from probes.dynamics.sphere import unit
+from probes.particles import order
+from probes.particles.clusters import components
 
 __all__ = ["clusters", "energy", "mean_cosine", "order_parameter"]
 
@@ -15,15 +17,12 @@ def order_parameter(x: Tensor) -> Tensor:
 
     About 1/sqrt(n) for random directions.
     """
-    r: Tensor = unit(x).mean(-2).norm(dim=-1)
-    return r
+    return order.order_parameter(unit(x), _every(x))
 
 
 def mean_cosine(x: Tensor) -> Tensor:
     """(||S||^2 - n) / (n (n - 1)), S the sum of the n unit vectors [..., n, d]; NaN for n = 1."""
-    n = x.shape[-2]
-    total = unit(x).sum(-2).square().sum(-1)
-    return (total - n) / (n * (n - 1)) if n > 1 else torch.full_like(total, torch.nan)
+    return order.mean_cosine(unit(x), _every(x))
 
 
 def energy(x: Tensor, beta: float | Tensor) -> Tensor:
@@ -40,14 +39,9 @@ def energy(x: Tensor, beta: float | Tensor) -> Tensor:
 
 def clusters(x: Tensor, cosine: float = 0.95) -> Tensor:
     """How many connected components the tokens [..., n, d] have when cosines above `cosine` connect."""
-    u = unit(x)
-    near = u @ u.mT > cosine
-    n = x.shape[-2]
-    own = torch.arange(n, device=x.device)
-    labels = own.expand(x.shape[:-1])
-    while True:
-        # Each token takes the least label among those it is connected to, until none changes.
-        least = torch.where(near, labels[..., None, :], n).amin(-1).minimum(labels)
-        if bool((least == labels).all()):
-            return (labels == own).sum(-1)
-        labels = least
+    return components(unit(x), _every(x), cosine).long()
+
+
+def _every(x: Tensor) -> Tensor:
+    """[..., n] a mask under which every token counts."""
+    return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)

@@ -90,8 +90,14 @@ def crossover(
 ) -> float:
     """The crossover t*(beta): the time that the common cosine takes from `start` to `level`, by quadrature.
 
-    A crossover in depth, and no transition: at every beta all tokens meet in the end.
+    A crossover in depth, and no transition: at every beta all tokens meet in the end. 0 of a start above
+    `level`; NaN where the start rests or the time is above every float64.
     """
+    if start >= level:
+        return 0.0
+    # The rate is least at the start.
+    if equiangular_rate(start, beta, n, kernel) <= np.finfo(np.float64).tiny:
+        return float("nan")
     return _time(lambda g: float(equiangular_rate(g, beta, n, kernel)), start, level)
 
 
@@ -147,9 +153,12 @@ def noisy_order(kappa: float) -> float:
 
     if kappa <= KAPPA_C:
         return 0.0
-    # Below r of the small-r expansion, r^2 = 8 (kappa/2 - 1) / (kappa/2)^3, the map lies above r.
-    low = 0.5 * np.sqrt(8 * (kappa / 2 - 1) / (kappa / 2) ** 3)
-    return float(brentq(lambda r: ive(1, kappa * r) / ive(0, kappa * r) - r, min(low, 0.5), 1.0))
+    # I_1/I_0(x) = x/2 (1 - x^2/8 + ...) gives r up to a share of order r^2, from below.
+    small = float(np.sqrt(2 * (kappa / 2 - 1) / (kappa / 2) ** 3))
+    if kappa - KAPPA_C < 1e-8:
+        return small  # map and r differ by less than the rounding of the Bessel functions
+    low = min(small / 2, 0.5)
+    return float(brentq(lambda r: ive(1, kappa * r) / ive(0, kappa * r) - r, low, 1.0))
 
 
 def lorentzian_order(coupling: float, width: float) -> float:

@@ -45,6 +45,7 @@ def test_rows_on_stdout_are_one_array() -> None:
         (["--phase", "--set", "causal=true"], "has no setting 'causal'"),
         (["--out", "{tmp}/x.txt"], "expected a suffix"),
         (["--set", "temperature=0.1", "--set", "norm=pre"], "on the sphere"),
+        (["--set", "device=nowhere"], "device 'nowhere' cannot be used here"),
         (["--set", "tokens=many"], "tokens is many"),
     ],
 )

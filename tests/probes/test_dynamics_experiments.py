@@ -40,6 +40,13 @@ def test_where_nothing_crosses_there_is_no_crossing() -> None:
     assert np.isnan(found.crossings()).all()
 
 
+def test_a_start_above_one_half_has_crossed() -> None:
+    found = PhaseDiagram(betas=(1.0,), tokens=2, d=2, seeds=1, time=1.0, seed=9)()
+    assert found.seen["mean_cosine"][0, 0, 0] > 0.5
+    assert found.crossings().tolist() == [[0.0]]
+    assert found.curves["crossover_from_start"].tolist() == [0.0]
+
+
 def test_a_staircase_climbs_as_clusters_meet() -> None:
     found = Staircase(betas=(5.0,), tokens=16, seeds=2, time=300.0)()
     energy, clusters = found.seen["energy"][:, 0], found.seen["clusters"][:, 0]
@@ -60,6 +67,12 @@ def test_a_run_has_the_closed_form_only_where_there_is_one() -> None:
         assert len(other().plot().data) == 1
 
 
+@pytest.mark.parametrize("kind", [Run, PhaseDiagram, Staircase])
+def test_the_axis_of_unnormalised_time_says_its_unit(kind: type[Run]) -> None:
+    shown = kind(betas=(1.0,), tokens=4, d=4, seeds=1, time=1.0, kernel="usa")().plot()
+    assert "in units of exp(-beta)" in shown.to_json()
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
@@ -67,6 +80,7 @@ def test_a_run_has_the_closed_form_only_where_there_is_one() -> None:
         (PhaseDiagram, {"betas": (1.0, 0.0)}, "expected numbers above 0"),
         (Staircase, {"time": -1.0}, "time is -1.0"),
         (Run, {"kernel": "gauss"}, "expected one of sa, usa"),
+        (Run, {"temperature": -0.1}, "temperature is -0.1: expected a number, 0 or above"),
         (Run, {"temperature": 0.1, "norm": "pre"}, "noise is of tokens on the sphere"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.special import ive
 from torch import Tensor
 from torchdiffeq import odeint
 
@@ -164,6 +165,15 @@ def test_every_start_of_high_dimension_follows_the_crossover() -> None:
     assert (found - 0.5).abs().max() < 0.04
 
 
+def test_a_crossover_that_is_past_or_out_of_reach() -> None:
+    assert theory.crossover(1.0, 2, start=0.7) == 0
+    assert np.isnan(theory.crossover(1.0, 2, start=-1.0))  # rests
+    for kernel in KERNELS:
+        # e^700 is a time still, e^1000 no float64
+        assert 1e290 < theory.crossover(700.0, 32, kernel=kernel) < 1e308
+        assert np.isnan(theory.crossover(1000.0, 32, kernel=kernel))
+
+
 def test_an_ellipsoid_is_a_sphere() -> None:
     """Abella, Silvestri, Tabuada, theorem 3.2."""
     root = torch.diag(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)) + 0.1
@@ -205,7 +215,16 @@ def test_theorems_on_where_tokens_end() -> None:
 
 def test_noise_orders_the_circle_only_below_a_temperature() -> None:
     crossing = [k for k in np.arange(1.99, 2.01, 0.001) if theory.noisy_order(k) > 1e-3]
-    assert crossing[0] == pytest.approx(theory.KAPPA_C, abs=0.002)
+    assert crossing[0] == pytest.approx(2, abs=0.002)
+    for kappa in (2.001, 2.5, 4.0, 50.0, 1e8):
+        r = theory.noisy_order(kappa)
+        assert ive(1, kappa * r) / ive(0, kappa * r) == pytest.approx(
+            r, abs=1e-11
+        )  # brentq's 2e-12
+    # r^2 is kappa - 2 there up to a share of that order; brentq's 2e-12 of 1e-4 is 2e-8.
+    for over in (1e-15, 1e-10, 0.9e-8, 1.1e-8):
+        kappa = 2 + over
+        assert theory.noisy_order(kappa) == pytest.approx(math.sqrt(kappa - 2), rel=1e-6)
 
     def seen(kappa: float) -> float:
         noise = Noise(1 / kappa, seed=3)
@@ -324,12 +343,20 @@ def test_refusals() -> None:
         advance(Field(), x, 1.0, 0)
     with pytest.raises(SettingError, match="on the sphere: norm='post'"):
         advance(Field(), x, 1.0, 4, sphere=False, noise=Noise(1.0))
+    for norm in ("pre", "peri"):  # on the sphere their law would be that of norm='post'
+        with pytest.raises(SettingError, match=f"norm='{norm}' .* sphere=False"):
+            advance(Field(norm=norm), x, 1.0, 4)  # type: ignore[arg-type]
+    for temperature in (-0.1, math.nan, math.inf):
+        with pytest.raises(SettingError, match=f"temperature is {temperature}"):
+            Noise(temperature)
     with pytest.raises(SettingError, match="rise from 0"):
         record(Field(), x, [1.0, 0.5], mean_cosine, longest=0.1)
     x = scattered(3, 4)
     x[1] = 0
     with pytest.raises(SettingError, match="token 1 .* no direction"):
         advance(Field(), x, 1.0, 4)
+    with pytest.raises(SettingError, match="token 1 .* no direction"):
+        fixed_point(Field(), x)
     seen = torch.tensor([True, False, True])
     assert advance(Field(mask=seen), x, 1.0, 4)[seen].isfinite().all()
     with pytest.raises(SettingError, match="expected more than 0"):
