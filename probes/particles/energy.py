@@ -61,9 +61,7 @@ class Energy:
 
     def value(self) -> Tensor:
         """[...] in nats; NaN of no tokens."""
-        return or_nan(
-            self._total - 2 * self._n.log() - math.log(2 * self._beta), self._n > 0
-        )
+        return or_nan(self._total - 2 * self._n.log() - math.log(2 * self._beta), self._n > 0)
 
 
 def interaction_energy(u: Tensor, mask: Tensor, beta: float) -> Tensor:

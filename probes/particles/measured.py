@@ -33,6 +33,7 @@ from workbench.models.tokens import Tokens
 __all__ = ["How", "measured", "norm_ratio"]
 
 NUMBERS = 2**23  # of the states that are worked on at a time: 32 MiB of float32
+CACHED = 2**20  # of some layers of them, so that one layer's passes find it in the cache
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,17 @@ def _sets(captures: Captures, how: How) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _of(x: Tensor, counted: Tensor, how: How, mean: Tensor | None) -> dict[str, Tensor]:
-    every = counted[:, None].expand(x.shape[:-1])
-    found = prepare(x, every, mean, sink=SINKS[how.drop], dtype=x.dtype)
     states = x if mean is None else x - mean[:, None].to(x.dtype)
-    return _at_each_layer(states, found, how) | _along(states, found.mask.all(1))
+    every, sets, masks = counted[:, None].expand(x.shape[:-1]), [], []
+    step = max(1, CACHED // x[:, 0].numel())
+    for start in range(0, x.shape[1], step):
+        here = slice(start, start + step)
+        off = None if mean is None else mean[here]
+        found = prepare(x[:, here], every[:, here], off, sink=SINKS[how.drop], dtype=x.dtype)
+        sets.append(_at_each_layer(states[:, here], found, how))
+        masks.append(found.mask.all(1))
+    numbers = {name: torch.cat([one[name] for one in sets], 1) for name in sets[0]}
+    return numbers | _along(states, torch.stack(masks).all(0))
 
 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
@@ -98,7 +106,7 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
 
 
 def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
-    """What takes all pairs, from one pass over them; eigenvalues from the smaller Gram matrix."""
+    """What takes all pairs, from one pass over them, and what the smaller Gram matrix says."""
     measures: dict[str, OfPairs] = {
         "components": Joined(u, mask),
         "concentration": Nearest(u, mask),

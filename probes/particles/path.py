@@ -65,5 +65,6 @@ def turn_cosine(x: Tensor, mask: Tensor) -> Tensor:
         [..., layers - 2], the mean over tokens that move in both layers; NaN of none.
     """
     step = x.to(working_dtype(x)).diff(dim=-3)
-    step = step / step.norm(dim=-1, keepdim=True)
-    return _mean((step[..., :-1, :, :] * step[..., 1:, :, :]).sum(-1), mask)
+    length = step.norm(dim=-1)
+    products = (step[..., :-1, :, :] * step[..., 1:, :, :]).sum(-1)
+    return _mean(products / length[..., :-1, :] / length[..., 1:, :], mask)
