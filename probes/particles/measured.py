@@ -22,7 +22,7 @@ from probes.particles.dimensions import energy_share, share_of_largest
 from probes.particles.energy import Energy
 from probes.particles.order import cosine_from_sum, debiased_order, order_from_sum
 from probes.particles.pairs import OfPairs, over_pairs
-from probes.particles.path import step_size, straightness, turn_cosine
+from probes.particles.path import Steps
 from probes.particles.preprocessing import Prepared, prepare
 from probes.particles.rank import residuals
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
@@ -131,10 +131,11 @@ def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
 
 def _along(x: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """A layer's step is the one that ends at it: the embedding has none, and block 1 no turn."""
+    steps = Steps.of(x)
     return {
-        "step": pad(step_size(x, mask), (1, 0), value=torch.nan),
-        "turn": pad(turn_cosine(x, mask), (2, 0), value=torch.nan),
-        "straightness": straightness(x, mask),
+        "step": pad(steps.size(mask), (1, 0), value=torch.nan),
+        "turn": pad(steps.turn(mask), (2, 0), value=torch.nan),
+        "straightness": steps.straightness(mask),
     }
 
 

@@ -185,7 +185,7 @@ def test_one_pass_over_several_blocks_as_each_by_itself(d: int) -> None:
         "energy": Energy(u, mask, BETA),
         "components": Joined(u, mask, 0.3),
     }
-    over_pairs(poisoned_u, mask, *pairs.values(), *gram.values())
+    over_pairs(u.masked_fill(~mask[..., None], 0), mask, *pairs.values(), *gram.values())
     found = {name: one.value() for name, one in (pairs | gram).items()}
     found["energy"] = found["energy"].exp()
     # 150 eigenvalues, 145 of them 0 where d is 5: entropies of eps log eps each, instead of none
