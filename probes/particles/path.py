@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -38,8 +39,12 @@ class Steps:
 
     @classmethod
     def of(cls, x: Tensor) -> Self:
-        """From states [..., layers, n, d], a layer at a time: a step of all layers is as large as they."""
-        layers = x.to(working_dtype(x)).unbind(-3)
+        """From states [..., layers, n, d]."""
+        return cls.of_layers(x.to(working_dtype(x)).unbind(-3))
+
+    @classmethod
+    def of_layers(cls, layers: Sequence[Tensor]) -> Self:
+        """From each layer's states [..., n, d], one at a time: all steps are as large as all states."""
         lengths, products, step = [], [], layers[0]
         for before, after in pairwise(layers):
             last, step = step, after - before
