@@ -19,7 +19,7 @@ from torch import Tensor
 import workbench as wb
 from probes import Particles
 from probes.dynamics.theory import equiangular
-from probes.particles import controls, corpus
+from probes.particles import controls, corpus, measured
 from probes.particles.bootstrap import resampled
 from probes.particles.comparison import said
 from probes.particles.controls import shuffled
@@ -198,6 +198,18 @@ def test_batches_and_padding_change_nothing(family: str, other_text: str) -> Non
             np.testing.assert_allclose(
                 together[name], alone[name], rtol=1e-7, atol=1e-9, err_msg=name
             )
+
+
+def test_a_layer_at_a_time_as_all_at_once(
+    gpt2: wb.TorchModel, other_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instrument = Particles(corpus=other_text, views=["raw", "centred"])
+    whole = instrument(gpt2, TEXTS).data
+    monkeypatch.setattr(measured, "CACHED", 1)
+    monkeypatch.setattr(measured, "NUMBERS", 1)
+    apart = instrument(gpt2, TEXTS).data
+    for name in QUANTITIES:  # sums of float64 in another order, and logarithms of near distances
+        np.testing.assert_allclose(apart[name], whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_engines_and_stores_give_the_same(gpt2: wb.TorchModel, tmp_path: Path) -> None:
