@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from threading import Lock
+from typing import Self
 from weakref import WeakKeyDictionary
 
 import torch
@@ -104,7 +105,8 @@ class LayerMeans:
     """Each layer's mean state over the tokens of a corpus that count.
 
     Kept by the fingerprint of the model that they are of: of a twin, the twin's own. The fingerprint,
-    which reads all weights, is taken once of each model object; other batches of a run find it so.
+    which reads all weights, is taken once of each model object; other batches of a run find it so, and
+    the next run, before which weights may be written in place, calls `forget`.
 
     Attributes:
         corpus: the text.
@@ -123,6 +125,14 @@ class LayerMeans:
         if found is None:
             found = self._seen[model] = self._kept(model)
         return found
+
+    def forget(self) -> None:
+        """Take fingerprints again: weights may have changed."""
+        self._seen.clear()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Corpus, Drop]]:
+        """Without what was seen: weak references are not pickled, and copies see for themselves."""
+        return type(self), (self.corpus, self.drop)
 
     def _kept(self, model: Model) -> Tensor:
         prompts = self.corpus.encoded(model)
