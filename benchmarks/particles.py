@@ -1,7 +1,8 @@
 """Metrics of tokens as particles against their naive forms, and what they cost beside a forward.
 
 Naive forms hold all pairs, or loop over tokens; both sides get the same unit vectors and mask. The forward is
-one prompt of 512 random tokens through a GPT-2-small-shaped random model, 13 states.
+one prompt of 512 random tokens through a GPT-2-small-shaped random model, 13 states; the whole of the
+instrument is measured from the captures of such a prompt.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from benchmarks.clock import Side, interleave
 from benchmarks.line import Line
 from benchmarks.logit_lens import no_grad, random_gpt2
+from probes import Particles
 from probes.particles.clustering import agglomerative, hdbscan, kmeans, silhouette
 from probes.particles.clusters import components, participation_ratio, vendi
 from probes.particles.concentration import coinciding_pairs, nearest_neighbour_cosine
@@ -28,6 +30,8 @@ from probes.particles.path import step_size, straightness, turn_cosine
 from probes.particles.preprocessing import prepare
 from probes.particles.rank import composite_residual, relative_residual
 from probes.particles.spins import magnetisation, spin_energy
+from workbench.models.tokens import EncodedPrompt
+from workbench.prompts import Prompt
 
 __all__ = ["run"]
 
@@ -66,6 +70,7 @@ def run(device: torch.device, rounds: int) -> Iterator[Line]:
     yield from against_naive(device, rounds)
     yield from silhouettes(device, rounds)
     yield from beside_a_forward(device, rounds)
+    yield whole_instrument(device, rounds)
 
 
 def vectors(sets: int, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -212,6 +217,28 @@ def beside_a_forward(device: torch.device, rounds: int) -> Iterator[Line]:
         detail = f"{times.median(name) * 1e3:.0f} ms, apart from the set"
         yield Line(f"{name}, 13 states, over {whole}", times.ratio(name, "forward"), None, detail)
     yield from hard(found.u[0, -1], found.mask[0, -1], rounds)
+
+
+def whole_instrument(device: torch.device, rounds: int) -> Line:
+    """`Particles` raw and centred, all but eigenvalues and TwoNN; the corpus mean is taken before."""
+    torch.manual_seed(0)
+    model = random_gpt2(device)
+    ids = torch.randint(0, model.vocab_size, (TOKENS,)).tolist()
+    prompt = EncodedPrompt(Prompt("random tokens"), tuple(ids), (), None, None)
+    batch = model.batch([prompt])
+    instrument = Particles(views=["raw", "centred"], expensive=False).settled(
+        model, [prompt.prompt]
+    )
+    captures = model.capture(batch, "resid_post")
+    row = torch.tensor([ids], device=device)
+    sides: dict[str, Side] = {
+        "ours": torch.inference_mode()(partial(instrument.measure_beside, captures, model)),
+        "forward": partial(no_grad, model.hf, row),
+    }
+    times = interleave(sides, rounds)
+    detail = f"{times.median('ours') * 1e3:.0f} ms against {times.median('forward') * 1e3:.0f} ms"
+    what = f"the whole of Particles, raw and centred, over the forward of {TOKENS} tokens"
+    return Line(what, times.ratio("ours", "forward"), 0.1, detail)
 
 
 def hard(u: Tensor, mask: Tensor, rounds: int) -> Iterator[Line]:

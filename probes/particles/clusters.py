@@ -64,9 +64,9 @@ class Participation:
 
     def add_products(self, rows: slice, products: Tensor) -> None:
         """Take rows of a Gram matrix, of U or of U^T, from the diagonal on."""
-        squares = products.square()
-        right = squares[..., rows.stop - rows.start :]
-        self._square += squares.sum((-2, -1)) + right.sum((-2, -1))
+        right = products[..., rows.stop - rows.start :]
+        for part in (products, right):
+            self._square += torch.linalg.vector_norm(part, dim=(-2, -1)).square()
 
     def value(self) -> Tensor:
         """[...]; NaN of no tokens."""
@@ -141,7 +141,7 @@ def component_labels(u: Tensor, mask: Tensor, threshold: float = 0.95) -> Tensor
     nothing changes (Shiloach and Vishkin 1982): about log2 n rounds. Keeps one byte a pair.
     """
     found = Joined(u, mask, threshold)
-    over_pairs(u, mask, found)
+    over_pairs(filled(u, mask), mask, found)
     return found.labels()
 
 

@@ -50,9 +50,13 @@ class Compared:
 
 
 def of_view(rows: pl.DataFrame, view: str, column: str) -> tuple[list[int], Numbers]:
-    """Layers, and [prompts, layers] of one column; prompts in one order for every view."""
-    here = rows.filter(pl.col("view") == view).with_columns(pl.col(column).cast(pl.Float64))
-    wide = here.pivot(on="layer", index="prompt", values=column).sort("prompt")
+    """Layers, and [prompts, layers] of one column; NaN where the view has no such row.
+
+    Prompts and layers are those of all rows, whatever the view: views are paired by their place.
+    """
+    own = pl.when(pl.col("view") == view).then(pl.col(column).cast(pl.Float64))
+    cells = rows.group_by("prompt", "layer").agg(own.drop_nulls().first().alias("own"))
+    wide = cells.pivot(on="layer", index="prompt", values="own").sort("prompt")
     layers = sorted(int(name) for name in wide.columns if name != "prompt")
     table = wide.select([str(layer) for layer in layers]).fill_null(float("nan"))
     return layers, table.to_numpy().astype(np.float64)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from threading import Lock
+from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -102,7 +104,9 @@ _guard = Lock()
 class LayerMeans:
     """Each layer's mean state over the tokens of a corpus that count.
 
-    Kept by the fingerprint of the model that they are of: of a twin, the twin's own.
+    Kept by the fingerprint of the model that they are of: of a twin, the twin's own. The fingerprint,
+    which reads all weights, is taken once of each model object; other batches of a run find it so, and
+    the next run, before which weights may be written in place, calls `forget`.
 
     Attributes:
         corpus: the text.
@@ -111,9 +115,26 @@ class LayerMeans:
 
     corpus: Corpus
     drop: Drop
+    _seen: WeakKeyDictionary[Model, Tensor] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     def of(self, model: Model) -> Tensor:
         """[layers, d] on the model's device, in float32 at least."""
+        found = self._seen.get(model)
+        if found is None:
+            found = self._seen[model] = self._kept(model)
+        return found
+
+    def forget(self) -> None:
+        """Take fingerprints again: weights may have changed."""
+        self._seen.clear()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Corpus, Drop]]:
+        """Without what was seen: weak references are not pickled, and copies see for themselves."""
+        return type(self), (self.corpus, self.drop)
+
+    def _kept(self, model: Model) -> Tensor:
         prompts = self.corpus.encoded(model)
         key = (json.dumps(model.provenance(), default=str), _hash(prompts), self.drop)
         with _guard:

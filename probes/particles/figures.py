@@ -105,7 +105,7 @@ def _control(
     name = f"{title}s" if control == "random" and count > 1 else title
     yield _line(
         over_draws(those),
-        f"{name} ({count} draw{'s' if count > 1 else ''})",
+        f"{name} ({count} draw{'s' if count != 1 else ''})",
         colour,
         DASHES[control],
         named,

@@ -152,6 +152,8 @@ class Particles(Reading):
             SettingError, PromptError: a corpus that is too short, is missing, or is measured itself.
         """
         if self._found is not None:
+            if self._found.means is not None:
+                self._found.means.forget()
             return self
         made = copy(self)
         object.__setattr__(made, "_found", self._views(model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,10 @@ from probes.particles.dimensions import energy_share, share_of_largest
 from probes.particles.energy import Energy
 from probes.particles.order import cosine_from_sum, debiased_order, order_from_sum
 from probes.particles.pairs import OfPairs, over_pairs
-from probes.particles.path import step_size, straightness, turn_cosine
+from probes.particles.path import Steps
 from probes.particles.preprocessing import Prepared, prepare
 from probes.particles.rank import residuals
+from probes.particles.sets import working_dtype
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
 from workbench.instrument import Named
 from workbench.models.captures import Captures
@@ -33,6 +34,7 @@ from workbench.models.tokens import Tokens
 __all__ = ["How", "measured", "norm_ratio"]
 
 NUMBERS = 2**23  # of the states that are worked on at a time: 32 MiB of float32
+CACHED = 2**19  # of some layers of them, so that one layer's passes find it in the cache
 
 
 @dataclass(frozen=True)
@@ -53,27 +55,38 @@ def measured(captures: Captures, how: How, mean: Tensor | None = None) -> dict[s
         how: the settings.
         mean: [layers, d] to take off; nothing where None.
     """
-    parts = [_of(x, counted, how, mean) for x, counted in _sets(captures, how)]
+    parts = [_of(layers, counted, how, mean) for layers, counted in _sets(captures, how)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _sets(captures: Captures, how: How) -> Iterator[tuple[Tensor, Tensor]]:
-    """A few prompts at a time: their states [prompts, layers, n, d], and which tokens count."""
+def _sets(captures: Captures, how: How) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """A few prompts at a time: each layer's states [prompts, n, d], and which tokens count."""
     counted = tokens_that_count(captures, how.tokens, how.drop)
     layers = [padded(captures, layer) for layer in captures.layers("resid_post")]
     each = len(layers) * layers[0][0].numel()
     step = max(1, NUMBERS // each)
     for start in range(0, len(counted), step):
         here = slice(start, start + step)
-        states = torch.stack([layer[here] for layer in layers], 1)
-        yield states.to(torch.promote_types(states.dtype, torch.float32)), counted[here]
+        yield [layer[here].to(working_dtype(layer)) for layer in layers], counted[here]
 
 
-def _of(x: Tensor, counted: Tensor, how: How, mean: Tensor | None) -> dict[str, Tensor]:
-    every = counted[:, None].expand(x.shape[:-1])
-    found = prepare(x, every, mean, sink=SINKS[how.drop], dtype=x.dtype)
-    states = x if mean is None else x - mean[:, None].to(x.dtype)
-    return _at_each_layer(states, found, how) | _along(states, found.mask.all(1))
+def _of(
+    layers: Sequence[Tensor], counted: Tensor, how: How, mean: Tensor | None
+) -> dict[str, Tensor]:
+    numbers, masks = [], []
+    states: list[Tensor] = []
+    step = max(1, CACHED // layers[0].numel())
+    for start in range(0, len(layers), step):
+        x = torch.stack([*layers[start : start + step]], 1)
+        off = None if mean is None else mean[start : start + step].to(x.dtype)
+        every = counted[:, None].expand(x.shape[:-1])
+        found = prepare(x, every, off, sink=SINKS[how.drop], dtype=x.dtype)
+        x = x if off is None else x.sub_(off[:, None])
+        numbers.append(_at_each_layer(x, found, how))
+        states += x.unbind(1)
+        masks.append(found.mask.all(1))
+    sets = {name: torch.cat([one[name] for one in numbers], 1) for name in numbers[0]}
+    return sets | _along(Steps.of_layers(states), torch.stack(masks).all(0))
 
 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
@@ -98,7 +111,7 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
 
 
 def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
-    """What takes all pairs, from one pass over them; eigenvalues from the smaller Gram matrix."""
+    """What takes all pairs, from one pass over them, and what the smaller Gram matrix says."""
     measures: dict[str, OfPairs] = {
         "components": Joined(u, mask),
         "concentration": Nearest(u, mask),
@@ -121,12 +134,12 @@ def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
     return known
 
 
-def _along(x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def _along(steps: Steps, mask: Tensor) -> dict[str, Tensor]:
     """A layer's step is the one that ends at it: the embedding has none, and block 1 no turn."""
     return {
-        "step": pad(step_size(x, mask), (1, 0), value=torch.nan),
-        "turn": pad(turn_cosine(x, mask), (2, 0), value=torch.nan),
-        "straightness": straightness(x, mask),
+        "step": pad(steps.size(mask), (1, 0), value=torch.nan),
+        "turn": pad(steps.turn(mask), (2, 0), value=torch.nan),
+        "straightness": steps.straightness(mask),
     }
 
 

@@ -59,6 +59,7 @@ def prepare(
     states = filled(x.to(dtype), mask)
     norms = torch.linalg.vector_norm(states, dim=-1)
     sinks = mask & (norms > sink * _median(norms, mask)[..., None])
+    states[sinks] = 0.0  # an infinite one would be NaN times 0, and with it every sum of its set
     scale = norms
     if mean is not None:
         mean = mean.to(dtype)

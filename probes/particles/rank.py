@@ -31,12 +31,17 @@ def _composite(states: Tensor) -> Tensor:
     return (sizes.sum(-2).amax(-1) * sizes.sum(-1).amax(-1)).sqrt()
 
 
-def _residual(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """R = X - 1 mean^T, zeros where masked, and [...] how many tokens count."""
+def _residual(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R = X - 1 mean^T, zeros where masked, [...] how many tokens count, and [...] ||X||_F."""
     states = filled(x, mask)
-    n = counts(mask, states)
+    n, whole = counts(mask, states), _frobenius(states)
     mean = states.sum(-2, keepdim=True) / n.clamp(min=1)[..., None, None]
-    return states.sub_(mean).mul_(mask[..., None].to(states.dtype)), n
+    return states.sub_(mean).mul_(mask[..., None].to(states.dtype)), n, whole
+
+
+def _frobenius(x: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
+    return length
 
 
 def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens, 0 of one.
     """
-    residual, n = _residual(x, mask)
+    residual, n, _ = _residual(x, mask)
     return or_nan(_composite(residual), n > 0)
 
 
@@ -71,17 +76,11 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens or of zeros alone.
     """
-    return _relative(x, mask, _residual(x, mask)[0])
+    residual, _, whole = _residual(x, mask)
+    return _frobenius(residual) / whole
 
 
 def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """`relative_residual` and `composite_residual`, of the same R."""
-    residual, n = _residual(x, mask)
-    return _relative(x, mask, residual), or_nan(_composite(residual), n > 0)
-
-
-def _relative(x: Tensor, mask: Tensor, residual: Tensor) -> Tensor:
-    sizes = (filled(x, mask), residual)
-    whole, rest = (torch.linalg.vector_norm(one, dim=(-2, -1)) for one in sizes)
-    share: Tensor = rest / whole
-    return share
+    residual, n, whole = _residual(x, mask)
+    return _frobenius(residual) / whole, or_nan(_composite(residual), n > 0)

@@ -13,7 +13,7 @@ from workbench.report.sections import Plot, prompts_of
 
 __all__ = ["fitted", "plots"]
 
-MOST = 500  # prompts that are fitted: time and memory grow with them; some two seconds at 48 layers
+MOST = 500  # prompts that are fitted: time and memory grow with them
 CONTROLS = {view: control for (view, control), name in PAIRS.items() if name == "untrained twins"}
 OWN, LAW, TWIN = "the model", "theory, fitted", "untrained twins"
 SAYS = (

@@ -13,11 +13,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from probes.particles.clusters import components, participation_ratio, vendi
-from probes.particles.concentration import coinciding_pairs, nearest_neighbour_cosine
+from probes.particles.clusters import (
+    Joined,
+    Participation,
+    Spectrum,
+    components,
+    participation_ratio,
+    vendi,
+)
+from probes.particles.concentration import (
+    Coinciding,
+    Nearest,
+    coinciding_pairs,
+    nearest_neighbour_cosine,
+)
 from probes.particles.dimension import two_nn
 from probes.particles.dimensions import cosine_share, energy_share
 from probes.particles.energy import (
+    Energy,
     interaction_energy,
     log_interaction_energy,
     mean_field_force,
@@ -25,6 +38,7 @@ from probes.particles.energy import (
 )
 from probes.particles.histograms import cosine_histogram, first_component, projection
 from probes.particles.order import debiased_order, mean_cosine, order_parameter
+from probes.particles.pairs import over_pairs
 from probes.particles.rank import composite_norm, composite_residual, relative_residual
 from probes.particles.spins import magnetisation, spin_energy, susceptibility
 from workbench import SettingError
@@ -155,6 +169,36 @@ def test_batched_and_masked_as_each_set_by_itself(name: str, d: int) -> None:
     # two_nn: near distances are differences of the Gram's terms, and logarithms of their ratios
     loose = {"rtol": 1e-9, "atol": 0} if name == "two_nn" else EXACT
     torch.testing.assert_close(ours, torch.tensor(alone, dtype=torch.float64).view(2, 3), **loose)
+
+
+@pytest.mark.parametrize("d", [5, 200], ids=["more_tokens", "more_dimensions"])
+def test_one_pass_over_several_blocks_as_each_by_itself(d: int) -> None:
+    """Sets of 150 tokens take three blocks; a masked one among them is whole, and one set is empty."""
+    u = directions(3, 150, d)
+    mask = some(u)
+    mask[0, 64:128], mask[2] = False, False
+    poisoned_u = poisoned(u, mask)
+    gram = {"participation_ratio": Participation(u, mask), "vendi": Spectrum(u, mask, 150)}
+    pairs = {
+        "nearest": Nearest(u, mask),
+        "coinciding": Coinciding(u, mask, 0.3),
+        "energy": Energy(u, mask, BETA),
+        "components": Joined(u, mask, 0.3),
+    }
+    over_pairs(u.masked_fill(~mask[..., None], 0), mask, *pairs.values(), *gram.values())
+    found = {name: one.value() for name, one in (pairs | gram).items()}
+    found["energy"] = found["energy"].exp()
+    # 150 eigenvalues, 145 of them 0 where d is 5: entropies of eps log eps each, instead of none
+    vendi_close = {"rtol": 1e-11, "atol": 0} if d == 5 else EXACT
+    for name, ours in found.items():
+        metric = partial(components, threshold=0.3) if name == "components" else METRICS[name]
+        close = vendi_close if name == "vendi" else EXACT
+        torch.testing.assert_close(ours, metric(poisoned_u, mask), equal_nan=True, **close)
+        assert ours.isnan().tolist() == [False, False, True]
+    for name in found.keys() - {"components"}:
+        close = vendi_close if name == "vendi" else EXACT
+        alone = torch.tensor([naive(u[i][mask[i]])[name] for i in (0, 1)], dtype=torch.float64)
+        torch.testing.assert_close(found[name][:2], alone, **close)
 
 
 @pytest.mark.parametrize("name", METRICS)

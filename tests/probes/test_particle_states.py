@@ -90,3 +90,14 @@ def test_paths_of_random_states(d: int) -> None:
     walk = x.cumsum(1)
     assert straightness(walk, mask).mean().item() == pytest.approx(1 / math.sqrt(6), rel=0.05)
     assert turn_cosine(walk, mask).mean().item() == pytest.approx(0, abs=0.03)
+
+
+def test_an_infinite_sink_spoils_no_sum() -> None:
+    """As half precision overflows: left out, with zeros in its place, raw and centred."""
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    x[0, 2, 3] = torch.inf
+    for mean in (None, torch.ones(8)):
+        found = prepare(x, torch.ones(2, 6, dtype=torch.bool), mean)
+        assert found.sinks.tolist() == [1, 0]
+        assert not found.u[0, 2].any()
+        assert found.u.isfinite().all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 import workbench as wb
 from probes import Particles
 from probes.dynamics.theory import equiangular
-from probes.particles import controls, corpus
+from probes.particles import controls, corpus, measured
 from probes.particles.bootstrap import resampled
 from probes.particles.comparison import said
 from probes.particles.controls import shuffled
@@ -200,6 +201,18 @@ def test_batches_and_padding_change_nothing(family: str, other_text: str) -> Non
             )
 
 
+def test_a_layer_at_a_time_as_all_at_once(
+    gpt2: wb.TorchModel, other_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instrument = Particles(corpus=other_text, views=["raw", "centred"])
+    whole = instrument(gpt2, TEXTS).data
+    monkeypatch.setattr(measured, "CACHED", 1)
+    monkeypatch.setattr(measured, "NUMBERS", 1)
+    apart = instrument(gpt2, TEXTS).data
+    for name in QUANTITIES:  # sums of float64 in another order, and logarithms of near distances
+        np.testing.assert_allclose(apart[name], whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 def test_engines_and_stores_give_the_same(gpt2: wb.TorchModel, tmp_path: Path) -> None:
     plain = Particles(views=["raw", "random", "shuffled"], draws=1)
     own = plain(gpt2, TEXTS[:2]).data
@@ -282,6 +295,27 @@ def test_the_corpus_is_named_kept_and_held_out(
         Particles(corpus=str(short), views=["centred"])(gpt2, TEXTS[:1])
     with pytest.raises(wb.PromptError, match="none.txt"):
         Particles(corpus=str(tmp_path / "none.txt"))(gpt2, TEXTS[:1])
+
+
+def test_means_follow_weights_written_in_place_and_views(other_text: str) -> None:
+    """A settled instrument on one model object and its views: each is centred on its own mean."""
+    own = wb.load(hf_model("gpt2"), tokenizer_of("gpt2"))
+    settled = Particles(corpus=other_text, views=["centred"]).settled(own, [wb.Prompt(TEXTS[0])])
+    before = settled(own, TEXTS[:1])
+    vector = torch.ones(own.d_model, dtype=own.dtype)
+    steered = own.with_steering([wb.Steer(("resid_post", 1), vector, 3.0)])
+    of_view = settled(steered, TEXTS[:1])
+    # the vector is in every state of layer 1 and in their mean, and so in none of their differences;
+    # abs: float64 rounding of differences of states a few times as large
+    same = [one.data["mean_cosine"].sel(layer=1).item() for one in (of_view, before)]
+    assert same[0] == pytest.approx(same[1], abs=1e-9)
+    with torch.no_grad():
+        own.hf.transformer.wte.weight.data += torch.linspace(-1, 1, own.d_model)
+    fresh = Particles(corpus=other_text, views=["centred"])(own, TEXTS[:1]).data
+    again = pickle.loads(pickle.dumps(settled))  # noqa: S301
+    for one in (settled, again):
+        np.testing.assert_array_equal(one(own, TEXTS[:1]).data["mean_cosine"], fresh["mean_cosine"])
+    assert not np.allclose(fresh["mean_cosine"], before.data["mean_cosine"])
 
 
 @pytest.mark.parametrize(
@@ -377,6 +411,26 @@ def test_report_says_what_differs_and_tables_everything(found: wb.Result) -> Non
     few = section(frame(found.rows()).lazy())
     assert "1 prompts have fewer than two tokens that count" in " ".join(few.remarks)
     assert all(one.low is None for one in few.headlines)
+
+
+def test_prompts_without_numbers_in_a_control_do_not_shift_the_others() -> None:
+    """One prompt has no numbers in the model's view, another none in the twin's: the rest are paired."""
+    rows = synthetic(0.1)
+    lacks = ((pl.col("view") == "raw") & (pl.col("prompt") == 0)) | (
+        (pl.col("view") == "random") & (pl.col("prompt") == 39)
+    )
+    lacking = rows.with_columns(
+        pl.when(lacks).then(None).otherwise(pl.col(name)).alias(name)
+        for name in rows.columns
+        if name.startswith("mean_cosine")
+    )
+    whole = rows.filter(pl.col("prompt").is_between(1, 38))
+    last = {one.label: one for one in section(lacking.lazy()).headlines}
+    expected = {one.label: one for one in section(whole.lazy()).headlines}
+    label = "Mean cosine, raw, less that of untrained twins"
+    # float64 sums of 38 numbers below 1
+    assert last[label].value == pytest.approx(expected[label].value, abs=1e-12)
+    assert last[label].n == 38
 
 
 @pytest.mark.parametrize("way", [1, -1])
