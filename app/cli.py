@@ -273,7 +273,9 @@ def app(
     ] = None,
     lens_root: Annotated[
         Path | None,
-        typer.Option(help="Offer the fitted lenses in this folder; HOME/lenses if not given."),
+        typer.Option(
+            help="Offer the lenses, SAEs and saved probes in this folder; HOME/lenses if not given."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8050,

@@ -13,6 +13,8 @@ from workbench.errors import SettingError
 __all__ = ["OfferedFiles"]
 
 SUFFIX = ".safetensors"
+SUFFIXES = (SUFFIX, ".nc")  # lenses, and results of sparse probes
+NOTHING = "none, as the folder holds none"
 HASH = re.compile(r"#[0-9a-f]{16}")
 KIND = re.compile(r"[a-z_]+:")
 
@@ -36,7 +38,8 @@ class OfferedFiles:
         """The files by their names, but for links that lead out of the folder; folders of SAEs too."""
         root = self.root.resolve()
         folders = sorted(file.parent for file in self.root.glob(f"*/sae_weights{SUFFIX}"))
-        found = [*folders, *sorted(self.root.glob(f"*{SUFFIX}"))]
+        files = sorted(file for suffix in SUFFIXES for file in self.root.glob(f"*{suffix}"))
+        found = [*folders, *files]
         return {file.stem: file for file in found if file.resolve().parent == root}
 
     def opened(self, instrument: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -72,9 +75,11 @@ class OfferedFiles:
         name, digits = (text, "") if mark is None else (text[: mark.start()], mark[0])
         if name not in self.names:
             known = ", ".join(filter(None, [usual, *self.names]))
+            expected = f"one of {known}" if known else NOTHING
             raise SettingError(
-                f"{instrument}: no {setting} {text[:40]!r} is offered here: expected one of {known}; the "
-                f"page offers the {SUFFIX} files and SAEs of its lens folder (workbench app --lens-root)"
+                f"{instrument}: no {setting} {text[:40]!r} is offered here: expected {expected}; the "
+                f"page offers the {' and '.join(SUFFIXES)} files and SAEs of its lens folder "
+                "(workbench app --lens-root)"
             )
         return f"{self.names[name]}{digits}"
 

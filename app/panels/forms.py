@@ -58,9 +58,8 @@ def _field(instrument: str, setting: Setting, text: str) -> Any:
         "label": setting.name.replace("_", " "),
         "description": setting.help.replace("`", "") or None,
         "value": text,
-        "size": "xs",
         "w": 220,
     }
     if setting.choices:
         return dmc.Select(data=list(setting.choices), allowDeselect=False, **shared)
-    return dmc.TextInput(autoComplete="off", spellCheck=False, **shared)
+    return dmc.TextInput(**shared)

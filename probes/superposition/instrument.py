@@ -94,6 +94,10 @@ class Superposition(SetLevel):
             raise SettingError(
                 f"superposition: norm is {self.norm!r}: expected one of {', '.join(NORMS)}"
             )
+        if type(self.seed) is not int or self.seed < 0:
+            raise SettingError(
+                f"superposition: seed is {self.seed!r}: expected a whole number from 0"
+            )
 
     def __call__(self, model: Model, prompts: Prompts = ".", **options: Any) -> Result:
         """The statistics of a model; prompts do not matter."""

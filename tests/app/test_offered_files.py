@@ -84,10 +84,18 @@ def test_folders_of_saes_are_offered_by_their_names(lenses: Path) -> None:
         files.opened("sparse_probe", {"sae": "../elsewhere"})
 
 
+def test_saved_probes_are_offered_to_what_goes_on_from_them(lenses: Path) -> None:
+    (lenses / "tenses.nc").touch()
+    opened = OfferedFiles(lenses).opened("steer", {"probe": "tenses"})
+    assert opened["probe"] == str(lenses / "tenses.nc")
+
+
 def test_a_missing_folder_offers_nothing(desk: Desk, tmp_path: Path) -> None:
     files = OfferedFiles(tmp_path / "none")
     assert files.names == {}
     assert files.opened("logit_lens", {"lens": "logit"}) == {"lens": "logit"}
+    with pytest.raises(wb.SettingError, match="expected none, as the folder holds none; the page"):
+        files.opened("steer", {"probe": "mine"})
 
 
 def test_a_job_of_another_program_shows_its_lens_without_a_path(desk: Desk, lenses: Path) -> None:

@@ -105,7 +105,7 @@ def test_no_graph_can_be_sent_anywhere(client: FlaskClient) -> None:
         assert graph["config"]["showSendToCloud"] is False
         assert graph["config"]["plotlyServerURL"] == ""
     assert graph_config()["showSendToCloud"] is False
-    assert len(answer.data) < 128_000
+    assert len(answer.data) < 100_000
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -115,7 +115,7 @@ def test_no_page_has_a_field_for_what_only_the_command_line_may_say(
     layout = client.get(f"{path}_dash-layout", **OURS).text
     for name in ("trust", "remote_code", "model_root", "model-root"):
         assert name not in layout.lower()
-    assert len(layout) < 128_000
+    assert len(layout) < 100_000
 
 
 def test_a_request_larger_than_an_upload_is_refused(client: FlaskClient) -> None:

@@ -14,6 +14,7 @@ import xarray as xr
 
 import workbench as wb
 from lenses import LogitLens
+from probes import ProbeAblation, SparseProbe, Steering
 from tests.test_passes import LossOfNext, MeanState, StateNorm, counted
 from tests.tiny import hf_model, model, tokenizer
 from workbench.jobs.execute import execute
@@ -120,6 +121,30 @@ def test_a_refusal_does_not_stop_the_others(tiny: wb.TorchModel, kept: ResultFol
         "toy_picky": "toy_picky: 3 layers are not to its liking",
         "toy_late": "toy_late: this prompt will not do",
     }
+
+
+def test_what_is_settled_on_prompts_is_settled_before_it_may_refuse(
+    tiny: wb.TorchModel, kept: ResultFolder, tmp_path: Path
+) -> None:
+    """A probe that is in a file is read first; one written anew there is another measurement."""
+    labelled = [
+        wb.Prompt(
+            f"{word} x{'s' * plural}", target="ab"[plural], group=word, labels={"plural": plural}
+        )
+        for word in "abcdefghijklmnop"
+        for plural in (0, 1)
+    ]
+    file = tmp_path / "probe.nc"
+    ends = []
+    for seed in (0, 1):
+        SparseProbe(k=1, permutations=0, seed=seed)(tiny, labelled).save(file)
+        going_on = [Steering(probe=str(file), draws=1), ProbeAblation(probe=str(file), draws=1)]
+        outcome = execute(tiny, wb.PromptSet.of(labelled), going_on, kept)
+        assert (outcome.refused, outcome.reused) == ({}, [])
+        ends.append(outcome.results)
+    assert not set(ends[0].values()) & set(ends[1].values())
+    nothing = execute(tiny, wb.PromptSet.of(labelled), [Steering()], kept)
+    assert nothing.refused["steer"].startswith("steer: no probe: expected probe=FILE")
 
 
 def test_a_bad_prompt_stops_all(tiny: wb.TorchModel, kept: ResultFolder) -> None:

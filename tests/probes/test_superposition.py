@@ -78,6 +78,8 @@ def test_command_line_panels_facts_and_report(tmp_path: Path) -> None:
     assert all(row["p20"] < row["p50"] < row["p80"] for row in rows)
     refused = CliRunner().invoke(cli, ["run", "superposition", "--set", "norm=none"])
     assert refused.exit_code == 2
+    with pytest.raises(wb.SettingError, match="seed is 'x': expected a whole number"):
+        Superposition(seed="x")  # type: ignore[arg-type]
     hooked = model("gpt2")
     result = Superposition()(hooked)
     assert [panel.name for panel in Superposition.panels(result.data)] == ["product", "histogram"]

@@ -80,11 +80,11 @@ def execute(
     encoded = [model.encode(prompt, long_targets=long_targets) for prompt in prompts]
     outcome = Outcome()
     key_of = keys(model, prompts, encoded, instruments)
-    willing = [it for it in instruments if _willing(it, model, outcome.refused)]
-    for name in (it.name for it in willing if kept.holds(key_of[it.name])):
+    for name in (it.name for it in instruments if kept.holds(key_of[it.name])):
         outcome.results[name] = key_of[name]
         outcome.reused.append(name)
-    wanted = [it for it in willing if it.name not in outcome.results]
+    missing = [it for it in instruments if it.name not in outcome.results]
+    wanted = [it for one in missing for it in _willing(one, model, prompts, outcome.refused)]
     work = _Work(model, prompts, batch_size, progress, cancel)
     for name, result in _measured(work, wanted, outcome).items():
         kept.save(key_of[name], result)
@@ -97,13 +97,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _willing(instrument: Instrument, model: Model, refused: dict[str, str]) -> bool:
+def _willing(
+    instrument: Instrument, model: Model, prompts: PromptSet, refused: dict[str, str]
+) -> list[Instrument]:
+    """The instrument, settled on the prompts, or none where it refuses them or the model."""
     try:
-        instrument.prepare(model)
+        settled = instrument.settled(model, prompts)  # what it refuses may depend on it
+        settled.prepare(model)
     except WorkbenchError as error:
         refused[instrument.name] = one_line(error)
-        return False
-    return True
+        return []
+    return [settled]
 
 
 def _measured(

@@ -28,7 +28,8 @@ def keys(
     """The key of each instrument's result, 64 hex digits, by the instrument's name.
 
     Two measurements have one key only if model, weights, dtype, device, exact tokens, prompts,
-    settings, versions and the code of the instrument and of the workbench are the same.
+    settings, files that settings name, versions and the code of the instrument and of the workbench are
+    the same.
     """
     common = {
         "model": model.provenance(),
@@ -44,8 +45,23 @@ def keys(
 def _key(shared: str, instrument: Instrument) -> str:
     kind = type(instrument)
     code = code_hash(kind.__module__.partition(".")[0])
-    own = [f"{kind.__module__}.{kind.__qualname__}", code, plain_settings(instrument)]
+    own = [
+        f"{kind.__module__}.{kind.__qualname__}",
+        code,
+        plain_settings(instrument),
+        _files(instrument),
+    ]
     return hashlib.sha256(f"{shared} {canonical(own)}".encode()).hexdigest()
+
+
+def _files(instrument: Instrument) -> list[str]:
+    """SHA-256 of what lies in the files that settings name: a path says nothing of a file written anew.
+
+    A name that carries its file's hash, as lenses' and SAEs' do, is no path, and needs none.
+    """
+    named = [getattr(instrument, setting) for setting in instrument.files]
+    paths = [Path(name) for name in named if isinstance(name, str) and name]
+    return [hashlib.sha256(it.read_bytes()).hexdigest() for it in paths if it.is_file()]
 
 
 @cache
