@@ -31,7 +31,7 @@ from tests.jobs.gates import Gates
 from workbench.jobs import Desk, ModelSpec
 
 # Bytes; the layout holds a form of each instrument, some 4,000 each.
-LAYOUT_LIMIT, CALLBACK_LIMIT = 128_000, 300_000
+LAYOUT_LIMIT, CALLBACK_LIMIT = 110_000, 300_000
 
 PICTURES = Path("test-artefacts")
 TOYS = Path(__file__).parent / "toys"
