@@ -58,9 +58,15 @@ def figure(
 def heading(data: xr.Dataset, prompt: str | None) -> list[str]:
     """What is drawn, and what has no layer: exponents, and losses with every block reordered."""
     tokens, prompts = data.sizes["place"], len(set(data["prompt"].values.tolist()))
-    over = f"{prompts} prompts" if prompt is None else markup(shorten(prompt, 40))
+    over = (
+        f"{prompts} prompt{'s' if prompts > 1 else ''}"
+        if prompt is None
+        else markup(shorten(prompt, 40))
+    )
     note = "A: attention, M: MLP" if "bracket" in data or "loss" in data else ""
-    said = [f"<b>Medians and quartiles over {tokens} tokens of {over}</b>  {note}"]
+    said = [
+        f"<b>Medians and quartiles over {tokens} token{'s' if tokens > 1 else ''} of {over}</b>  {note}"
+    ]
     if "exponents" in data:
         means = firsts(data)["exponents"].mean("place")
         said.append(f"Exponents of a random frame, nat per layer: {_exponents(means)}")

@@ -124,7 +124,8 @@ def _splitting(flow: LayerFlow, group: Group, blocks: Blocks, pace: Pace) -> dic
             blocks, layer, "mlp_first", before
         )
         both = torch.stack([bracket(attention, mlp, before), swapped])
-        found.append(vector_norm(both, dim=-1) / vector_norm(after - before, dim=-1))
+        moved = vector_norm(after - before, dim=-1)
+        found.append(torch.where(moved > 0, vector_norm(both, dim=-1) / moved, torch.nan))
         pace(layer / group.model.n_layers)
     derived, swapped = torch.stack(found, dim=-1)
     return {"bracket": derived, "swap": swapped}

@@ -119,7 +119,7 @@ def _labels(one: xr.Dataset) -> list[str]:
 def _heat(cell: xr.Dataset, number: int, look: Theme) -> go.Heatmap:
     """Of one view and layer. A cell's customdata is "layer position", which is what a click needs."""
     n, labels, layer = cell.sizes["place"], _labels(cell), int(cell["layer"])
-    scale = Scale("cosine", "1", "signed", -1, 1)
+    scale = Scale("cosine", "", "signed", -1, 1)
     bar = {"len": SIDE + 30, "lenmode": "pixels", "y": 1, "yanchor": "top"}
     clicks = {}
     if n <= MOST_LABELS:  # with more, tokens are clicked at in the sphere: a page has to load this

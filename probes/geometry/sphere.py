@@ -16,8 +16,8 @@ from workbench.figures import Theme, layer_name, markup, shorten, visible
 __all__ = ["controls", "frames", "points", "sides"]
 
 SAID = (
-    "{view} states in three directions common to all layers, from two sides. Filled: towards the reader; "
-    "hollow: away.<br><sub>Colour: the place in the order. On the circle all of a token's direction is "
+    "{view} states in three directions common to all layers, from two sides.<br><sub>Filled: towards the "
+    "reader; hollow: away. Colour: the place in the order.<br>On the circle all of a token's direction is "
     "shown, at its centre none.</sub>"
 )
 SIDES = ((0, 1, 2), (2, 1, 0))  # across, up, towards the reader

@@ -30,7 +30,7 @@ def panels(
     if beta in here and here[beta].notnull().any():
         end = float(here[beta].max()) or 1.0
         found.append(
-            _heat(here, beta, "beta by head", Scale("effective beta", "1", "purple", 0, end))
+            _heat(here, beta, "beta by head", Scale("effective beta", "", "purple", 0, end))
         )
     weight = Scale("first token", "weight", "orange", 0, 1)
     found.append(_heat(here, "sink", "weight on first token", weight))

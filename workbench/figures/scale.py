@@ -15,8 +15,9 @@ __all__ = ["Scale", "colour_bar"]
 class Scale:
     """A colour scale for one quantity.
 
-    `low` and `high` are the ends in the unit of the values; `ticks` replaces the numbers on the
-    colour bar, which a logarithmic quantity needs; `reverse` gives the low end the full colour.
+    `unit` is empty of a pure number; `low` and `high` are the ends in the unit of the values; `ticks`
+    replaces the numbers on the colour bar, which a logarithmic quantity needs; `reverse` gives the low
+    end the full colour.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Scale:
 def colour_bar(scale: Scale, theme: Theme) -> dict[str, Any]:
     """The colour bar of a scale, its title carrying the unit."""
     bar: dict[str, Any] = {
-        "title": {"text": f"{scale.title}, {scale.unit}", "side": "right"},
+        "title": {"text": ", ".join(filter(None, (scale.title, scale.unit))), "side": "right"},
         "thickness": 10,
         "outlinewidth": 0,
         "ticks": "outside",
