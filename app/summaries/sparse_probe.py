@@ -22,6 +22,7 @@ from app.state import Asked, Pending
 from app.summaries.generic import listings, remarks
 from app.summaries.view import LOOKS, SetView, drawn, place
 from probes.sparse.report import section
+from probes.sparse.rows import of_own_units
 from workbench import Result, WorkbenchError
 from workbench.figures import shorten
 from workbench.instrument import find
@@ -55,7 +56,7 @@ def layout(key: str, result: Result, theme: str) -> list[Any]:
         id=FEATURE,
         label="Feature",
         data=options,
-        value=_best_feature(result.data),
+        value=_best_feature(of_own_units(result.data)),
         searchable=True,
         allowDeselect=False,
         size="xs",
@@ -63,7 +64,7 @@ def layout(key: str, result: Result, theme: str) -> list[Any]:
         persistence=key,
         persistence_type="memory",
     )
-    layers = [str(layer) for layer in result.data["layer"].values.tolist()]
+    layers = [str(layer) for layer in of_own_units(result.data)["layer"].values.tolist()]
     layer = dmc.Select(id=LAYER, label="Layer", data=layers, allowDeselect=False, size="xs", w=100)
     whole = find(NAME).figure(result.data, theme=theme)
     said = section(frame(find(NAME).rows(result.data)).lazy(), result.data)
@@ -141,11 +142,12 @@ def _register_figures(app: dash.Dash, bench: Bench) -> None:
         if feature is None:
             raise PreventUpdate
         result = bench.desk.result(key)
+        own = of_own_units(result.data)
         if layer is None or dash.ctx.triggered_id != LAYER:
-            layer = _best_layer(result.data, feature)
+            layer = _best_layer(own, feature)
         looks = {"feature": feature, "layer": int(layer)}
         one, units = (figure(result, name, theme, looks) for name in (OF_FEATURE, OF_UNITS))
-        there = result.data["neuron"].sel(feature=feature, layer=int(layer)).values
+        there = own["neuron"].sel(feature=feature, layer=int(layer)).values
         neurons = [str(unit) for unit in there.tolist() if unit >= 0]
         return one, style(one), units, style(units), layer, neurons, neurons[0], looks
 

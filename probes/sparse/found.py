@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probes.sparse.rows import of_own_units
 from workbench.errors import ResultError, SettingError
 from workbench.models.edits import Edit
 from workbench.models.positions import Positions
@@ -18,6 +20,8 @@ from workbench.models.steering import Steer
 from workbench.results import Result
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from workbench.prompts import Prompts
 
 __all__ = ["KINDS", "Direction", "Kind", "ProbeResult"]
@@ -75,7 +79,8 @@ class Direction:
 class ProbeResult(Result):
     """The result of `SparseProbe`; `ProbeResult.load` reads a saved one.
 
-    One that was measured together with other instruments' is `ProbeResult(result.data)`.
+    One that was measured together with other instruments' is `ProbeResult(result.data)`. What it goes on
+    from are the site's own units, not the latents of SAEs that were probed beside them.
 
     >>> found = SparseProbe()(model, prompts)  # doctest: +SKIP
     >>> steered = found.direction("plural", layer=3).on(model, 2.0)  # doctest: +SKIP
@@ -95,7 +100,17 @@ class ProbeResult(Result):
     @property
     def layers(self) -> list[int]:
         """The layers that were probed."""
-        return [int(layer) for layer in self.data["layer"].values]
+        return [int(layer) for layer in self._own["layer"].values]
+
+    @property
+    def width(self) -> int:
+        """How many units the site has."""
+        return self._own.sizes["unit"]
+
+    @cached_property
+    def _own(self) -> xr.Dataset:
+        """What was found in the site's own units; latents of SAEs are no part of it."""
+        return of_own_units(self.data)
 
     def feature(self, name: str = "") -> str:
         """The feature of this name; the only one where it is empty.
@@ -137,7 +152,7 @@ class ProbeResult(Result):
             raise SettingError(f"direction {kind!r}: expected one of {', '.join(KINDS)}")
         feature = self.feature(feature)
         layer = self.best_layer(feature, k) if layer is None else layer
-        whole = self.data["difference"].sel(feature=feature, layer=self._layer(layer))
+        whole = self._own["difference"].sel(feature=feature, layer=self._layer(layer))
         vector = torch.from_numpy(np.array(whole.values, dtype=np.float64))
         if kind == "probe":
             vector = torch.zeros_like(vector)
@@ -150,7 +165,7 @@ class ProbeResult(Result):
 
     def best_layer(self, feature: str, k: int | None = None) -> int:
         """The layer of the greatest F1 on validation prompts."""
-        validation = self.data["validation_f1"].sel(feature=self.feature(feature), k=self._k(k))
+        validation = self._own["validation_f1"].sel(feature=self.feature(feature), k=self._k(k))
         return int(validation["layer"].values[validation.values.argmax()])
 
     def ablate(self, model: Model, prompts: Prompts, **settings: Any) -> Result:
@@ -166,7 +181,7 @@ class ProbeResult(Result):
         return Steering(**settings).of(self)(model, prompts)
 
     def _weights(self, feature: str, layer: int, k: int | None) -> Sequence[tuple[int, float]]:
-        cell = self.data.sel(feature=self.feature(feature), layer=self._layer(layer), k=self._k(k))
+        cell = self._own.sel(feature=self.feature(feature), layer=self._layer(layer), k=self._k(k))
         both = zip(cell["units"].values.tolist(), cell["weight"].values.tolist(), strict=True)
         return [(unit, weight) for unit, weight in both if unit >= 0]
 

@@ -302,9 +302,9 @@ class SparseProbe(SetLevel):
         """Those of the second pass; none where the activations are stored."""
         if isinstance(model, Store):
             return 0
-        deepest = max(site.layer for site in expand_sites(self._sites, model.n_layers))
-        lengths = [len(prompt) for prompt in prompts]
-        return make_plan(model, lengths, n_sites=1, last_layer=deepest).block_tokens
+        sites = {source.site for source in self._sources(model.n_layers)}
+        lengths, deepest = [len(prompt) for prompt in prompts], max(site.layer for site in sites)
+        return make_plan(model, lengths, n_sites=len(sites), last_layer=deepest).block_tokens
 
     def conclude(self, state: State, model: Model) -> Measured:
         """The probes, from a second pass over the prompts.

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.errors import ResultError
 from workbench.figures import Theme, markup, shorten, themed
 from workbench.figures.reading import chosen
 
@@ -30,7 +31,7 @@ def figure_of_neurons(
     """Histograms of the units that probes take first, each class by its share of its own examples.
 
     Raises:
-        ResultError: the result has no such feature or layer.
+        ResultError: the result has no such feature or layer, or no units there.
     """
     look = themed(theme)
     one = data.sel(
@@ -38,6 +39,9 @@ def figure_of_neurons(
         layer=chosen("layer", layer, data["layer"].values),
     )
     there = one.isel(rank=np.flatnonzero(one["neuron"].values >= 0))
+    if not there.sizes["rank"]:
+        of = f" of {one['site'].item()}" if "site" in one.coords else ""
+        raise ResultError(f"no units{of} at layer {layer} in this result")
     traces = [bars for rank in range(there.sizes["rank"]) for bars in _unit(there, rank, look)]
     return go.Figure(traces, _layout(there, feature, layer, look))
 

@@ -11,7 +11,7 @@ from workbench.tidy import plain
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["by_site", "rows"]
+__all__ = ["by_site", "of_own_units", "rows"]
 
 FIRST = ("threshold", "f1", "f1_low", "f1_high", "p", "selectivity")
 MORE = ("precision", "recall", "mcc", "average_precision", "roc_auc", "f1_at_zero", "validation_f1")
@@ -35,7 +35,20 @@ def by_site(data: xr.Dataset) -> dict[str, xr.Dataset]:
     """The result of each site or SAE by its name."""
     if "site" in data.dims:
         return {str(name): data.sel(site=name) for name in data["site"].values.tolist()}
-    return {json.loads(data.attrs["provenance"])["settings"]["site"]: data}
+    return {_own_site(data): data}
+
+
+def of_own_units(data: xr.Dataset) -> xr.Dataset:
+    """The result of the site's own units alone, at the layers at which they were probed."""
+    one = by_site(data)[_own_site(data)]
+    probed = (one["units"] >= 0).any([dim for dim in one["units"].dims if dim != "layer"])
+    one = one.isel(layer=probed.values)
+    known = one["difference"].notnull().any(["feature", "layer"])
+    return one.isel(unit=slice(int(known.values.nonzero()[0][-1]) + 1))
+
+
+def _own_site(data: xr.Dataset) -> str:
+    return str(json.loads(data.attrs["provenance"])["settings"]["site"])
 
 
 def _row(site: str, cell: xr.Dataset) -> dict[str, Any]:

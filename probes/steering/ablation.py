@@ -232,7 +232,7 @@ class ProbeAblation(Driving):
     ) -> list[Tensor]:
         """[rows, 2] losses without the probe's units, and without each control's."""
         site, units = self._found.site, self._units(layer)
-        width = self._found.data.sizes["unit"]
+        width = self._found.width
         sets = [units, *controls(units, width, self.draws, (self.seed, layer))]
         means = None if self.how == "zero" else self._means_of(model)[layer]
         return [losses.run(model, [without((site, layer), one, means)], start) for one in sets]

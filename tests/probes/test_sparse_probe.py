@@ -12,6 +12,7 @@ import torch
 import workbench as wb
 from lenses import LogitLens
 from probes import SparseAutoencoder, SparseAutoencoderFit, SparseProbe
+from probes.sparse.found import KINDS
 from probes.sparse.held_out import Examples, dense, direction, held_out
 from probes.sparse.known import Known
 from probes.sparse.labels import Labeller
@@ -391,6 +392,44 @@ def test_the_comparison_is_in_figure_panels_and_provenance(sae_folder: Path) -> 
         SparseProbe(sae=f"{sae_folder}#{sae.hash}").settings()
         == SparseProbe(sae=str(sae_folder)).settings()
     )
+
+
+@pytest.mark.parametrize("layers", [(), (1,)])
+def test_beside_an_sae_one_goes_on_from_the_site_itself(
+    sae_folder: Path, layers: tuple[int, ...]
+) -> None:
+    """With units of another number, and at layers that the site was not probed at, padded away."""
+    hooked = model("gpt2")
+    settings = {"k": K, "shortlist": 8, "permutations": 0, "layers": layers}
+    beside = SparseProbe(**settings, sae=str(sae_folder))(hooked, prompts())  # type: ignore[arg-type]
+    alone = SparseProbe(**settings)(hooked, prompts())  # type: ignore[arg-type]
+    assert beside.layers == alone.layers
+    assert beside.best_layer("odd") == alone.best_layer("odd")
+    for layer in alone.layers:
+        assert beside.units("odd", layer) == alone.units("odd", layer)
+        for kind in KINDS:
+            found, expected = (one.direction("odd", layer, kind) for one in (beside, alone))
+            torch.testing.assert_close(found.vector, expected.vector, rtol=1e-6, atol=1e-9)
+    longer = [prompt for prompt in prompts() if len(prompt.text) > 1]
+    fewer = beside.ablate(hooked, longer, feature="odd", draws=2)
+    assert fewer.data["layer"].values.tolist() == alone.layers
+
+
+def test_units_that_are_not_there_are_not_drawn(sae_folder: Path) -> None:
+    probe = SparseProbe(k=K, shortlist=8, permutations=0, sae=str(sae_folder))
+    result = probe(model("gpt2"), prompts())
+    assert result.plot(feature="odd", layer=2, site="sae:resid_post").data
+    with pytest.raises(wb.ResultError, match="no units of sae:resid_post at layer 1"):
+        result.plot(feature="odd", layer=1, site="sae:resid_post")
+
+
+def test_a_plan_counts_the_second_pass_up_to_the_deepest_sae(sae_folder: Path) -> None:
+    shared = {"k": 1, "permutations": 0, "layers": 1}
+    few, more = (
+        wb.plan(model("gpt2"), prompts(), [SparseProbe(**shared, sae=sae)]).block_tokens  # type: ignore[arg-type]
+        for sae in ((), str(sae_folder))
+    )
+    assert more == 2 * few  # two passes of two blocks each in the place of two of one
 
 
 def test_saes_that_are_refused(sae_folder: Path) -> None:
