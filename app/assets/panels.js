@@ -10,6 +10,12 @@
   const known = (stored, id, otherwise) =>
     stored?.[id.instrument]?.[id.setting] ?? otherwise[id.instrument][id.setting];
 
+  // Only what differs is written: Dash asks for each written field what hangs on all of them.
+  const renewed = (stored, { id, value }, defaults) => {
+    const now = known(stored, id, defaults);
+    return now === value ? dash_clientside.no_update : now;
+  };
+
   const changed = (fields, defaults) => {
     const found = {};
     for (const { id, value } of fields)
@@ -89,7 +95,7 @@
       const { triggered, inputs_list: [fields] } = dash_clientside.callback_context;
       const told = triggered.some(({ prop_id }) => prop_id === "settings.data");
       if (!told) return [values, changed(fields, defaults)];
-      return [fields.map(({ id }) => known(stored, id, defaults)), dash_clientside.no_update];
+      return [fields.map((field) => renewed(stored, field, defaults)), dash_clientside.no_update];
     },
 
     // The frame follows a figure that is drawn anew.

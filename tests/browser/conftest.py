@@ -27,6 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import workbench as wb
 from app.server import create_app, listen
+from tests.browser.views import stands
 from tests.jobs.gates import Gates
 from workbench.jobs import Desk, ModelSpec
 
@@ -199,4 +200,5 @@ def page(opened: Callable[..., Page]) -> Page:
     """The Inspector with the logit lens in front."""
     page = opened("?tab=logit_lens")
     expect(page.locator("#detail-heading")).to_contain_text("layer 6")
+    stands(page, "lens-grid")
     return page

@@ -16,6 +16,15 @@ WHERE = """([id, x, y, axis]) => {
     return [frame.x + across._offset + across.l2p(x), frame.y + yaxis._offset + yaxis.l2p(y)];
 }"""
 
+# Drawn, with nothing on its way, and where it was a frame ago.
+STANDS = """(id) => {
+    const plot = document.querySelector(`#${id} .js-plotly-plot`);
+    const waits = !plot?.data?.length || document.querySelector("[data-dash-is-loading]");
+    const before = window.placed;
+    window.placed = waits ? null : JSON.stringify(plot.getBoundingClientRect());
+    return window.placed !== null && window.placed === before;
+}"""
+
 BOX = """(id) => {
     const plot = document.querySelector(`#${id} .js-plotly-plot`);
     const {shapes, xaxis, yaxis} = plot._fullLayout;
@@ -31,14 +40,22 @@ CELLS = """(id) => {
 
 def click(page: Page, graph: str, x: float, y: float, axis: str = "xaxis") -> None:
     """Clicks a point of a figure, given in the coordinates of its axes."""
+    stands(page, graph)
     left, top = page.evaluate(WHERE, [graph, x, y, axis])
     if (
         not 0 < top < page.evaluate("() => window.innerHeight")
     ):  # a mouse cannot click below the fold
         page.evaluate(f"() => {PLOT.format(graph)}.scrollIntoView({{block: 'center'}})")
+        stands(page, graph)
         left, top = page.evaluate(WHERE, [graph, x, y, axis])
     page.mouse.move(left, top)
     page.mouse.click(left, top)
+
+
+def stands(page: Page, graph: str) -> None:
+    """Waits for a figure: a click where it was, or is not yet, hits what is there now."""
+    page.evaluate("() => { window.placed = null; }")
+    page.wait_for_function(STANDS, arg=graph)
 
 
 def boxed(page: Page) -> list[str]:
