@@ -87,9 +87,9 @@ def evaluated(
 
 
 def _arranged(one: Feature, index: Tensor, seed: int) -> Tensor | None:
-    """[permutations, test examples] labels of test groups that have exchanged theirs.
+    """[permutations, test examples] labels of test groups that have exchanged theirs, or swapped classes.
 
-    Of the examples `index`; None where exchanging changes none of them.
+    Of the examples `index`; None where that changes none of them.
     """
     if one.arrangements is None or not one.tested:
         return None
@@ -132,7 +132,7 @@ def _require(asked: Asked, moments: Moments, source: Source) -> None:
 
 
 def _p_values(known: Known, state: State, sources: int) -> dict[tuple[str, int], Tensor]:
-    """Of one family; features that exchanges of groups say nothing of have none, and are no part of it."""
+    """Of one family; features that arrangements say nothing of have none, and are no part of it."""
     tested = [name for name, one in known.features.items() if one.tested]
     names = [(one, source) for one in tested for source in range(sources)]
     found = []

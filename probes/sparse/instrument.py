@@ -15,7 +15,7 @@ from probes.latents.autoencoder import SparseAutoencoder
 from probes.sparse.citations import LATENTS, PROBES
 from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.found import ProbeResult
-from probes.sparse.known import Known
+from probes.sparse.known import Feature, Known
 from probes.sparse.labels import LEVELS, POOLS, Labeller, Level, Pool
 from probes.sparse.neurons import BINS, SHOWN
 from probes.sparse.passes import first_pass, merged
@@ -89,8 +89,9 @@ class SparseProbe(SetLevel):
         ranker: "mean_difference" or "f_statistic".
         pool: what of a span is read: "last", "first", "mean", "max".
         shortlist: how many units of a feature and layer the probes are chosen from; at least max k.
-        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none. A feature
-            whose groups all have the same labels, as words with both of their forms, has no p.
+        permutations: for p values, of which the least is 1 / (permutations + 1); 0 for none. Where all
+            groups have the same labels, half of either class, as words with both of their forms, classes
+            are swapped within groups in place of labels between them; where they are uneven, there is no p.
         dense: whether to fit the whole site too, and of an SAE the states that it reads; those of all
             examples are then held in memory.
         c: inverse strength of the L2 penalty, on standardised activations.
@@ -225,8 +226,8 @@ class SparseProbe(SetLevel):
             sae.require(model)
 
     def remarks(self, model: Model) -> Sequence[str]:
-        """Of each SAE what it explains and was fitted on, and of which features p values say nothing."""
-        return [*(sae.remark(model) for sae in self._saes), *self._untested()]
+        """Of each SAE what it explains and was fitted on, and of which features p values say what."""
+        return [*(sae.remark(model) for sae in self._saes), *self._swapped(), *self._untested()]
 
     def _sources(self, n_layers: int) -> list[Source]:
         own = [Source(site.name, site) for site in expand_sites(self._sites, n_layers)]
@@ -236,21 +237,28 @@ class SparseProbe(SetLevel):
         """Refuse a prompt whose labels cannot be read, or that is there twice."""
         self._known.require(prompt.prompt)
 
+    def _swapped(self) -> Sequence[str]:
+        swapped = [name for name, one in self._arranged if one.tested and one.swapping]
+        if not swapped:
+            return ()
+        return (
+            f"p of {_few(swapped)} by swapping the classes within groups, each of which has the same labels",
+        )
+
     def _untested(self) -> Sequence[str]:
-        features = {} if self._found is None else self._found.features
-        untested = [
-            name
-            for name, one in features.items()
-            if one.arrangements is not None and not one.tested
-        ]
+        untested = [name for name, one in self._arranged if not one.tested]
         if not untested:
             return ()
-        few = ", ".join(map(repr, untested[:MOST_NAMED]))
-        more = f" and {len(untested) - MOST_NAMED} more" if len(untested) > MOST_NAMED else ""
         return (
-            f"no p value for {few}{more}: every group has the same labels, so that exchanging them between "
-            "groups changes nothing",
+            f"no p value for {_few(untested)}: every group has the same labels, more of one class than of "
+            "the other, so that neither exchanging nor swapping them is a test",
         )
+
+    @property
+    def _arranged(self) -> list[tuple[str, Feature]]:
+        """Features of which p values are asked for."""
+        features = {} if self._found is None else self._found.features
+        return [(name, one) for name, one in features.items() if one.arrangements is not None]
 
     @property
     def _sites(self) -> list[tuple[str, int]] | str:
@@ -387,3 +395,9 @@ class SparseProbe(SetLevel):
 
 def _by_feature(values: Sequence[int]) -> Named:
     return Named(("feature",), torch.tensor(values), "examples")
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of some features, and how many more."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(repr, names[:MOST_NAMED])) + more

@@ -35,7 +35,7 @@ class Feature:
             tokens that they are of.
         offsets: [n] how many examples of the same group come before.
         control: [n] labels of the control task; None where there is none.
-        arrangements: permutations of its groups; None where no p values are asked for.
+        arrangements: of its labels by groups; None where no p values are asked for.
         tested: whether arrangements change the labels, without which there is no p value.
     """
 
@@ -48,6 +48,11 @@ class Feature:
     control: Tensor | None
     arrangements: Arrangements | None
     tested: bool = False
+
+    @property
+    def swapping(self) -> bool:
+        """Whether arrangements swap the classes within groups."""
+        return self.arrangements is not None and self.arrangements.swap
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,11 @@ labels of group pi(g), in their order, begun again where g is longer and cut whe
 a feature is constant within groups, and where groups are equally long, this is exact; else it takes the
 labels of a group for a stretch of a stationary sequence.
 
+Where all groups have the same sequence of labels, as many with the feature as without (words, each in both
+of its forms), exchanging them changes nothing. Each is then a matched pair, and an arrangement swaps the
+two classes within some of the groups, each group as a whole: exact where, without a relation to the labels,
+a group's two halves could change places.
+
 The statistic of a unit is |r| sqrt(n), r the correlation of its activation with the arranged labels over
 all n examples: one matrix product of arrangements x examples and examples x units. p is the share of
 arrangements, the observed one among them, whose greatest statistic over all units of the family reaches
@@ -37,39 +42,58 @@ class Arrangements:
         labels: [n] 0 and 1, group by group.
         start, size: [groups] where a group's labels begin, and how many there are.
         orders: [1 + permutations, groups] whose labels each group has.
+        swaps: [1 + permutations, groups] 1 where a group's two classes change places.
     """
 
     labels: Tensor
     start: Tensor
     size: Tensor
     orders: Tensor
+    swaps: Tensor
 
     @classmethod
     def draw(cls, labels: Tensor, groups: Tensor, permutations: int, seed: int = 0) -> Arrangements:
         """Of [n] labels with [n] group codes, each group's in their order."""
         random = torch.Generator().manual_seed(seed)
         size = torch.bincount(groups)
-        drawn = torch.rand(permutations, len(size), generator=random).argsort(1)
-        orders = torch.cat([torch.arange(len(size))[None], drawn])
-        return cls(labels[groups.argsort(stable=True)], size.cumsum(0) - size, size, orders)
+        draws = torch.rand(permutations, len(size), generator=random)
+        own, labels = torch.arange(len(size)), labels[groups.argsort(stable=True)]
+        pairs = _are_pairs(labels, size)
+        orders = torch.cat([own[None], own.expand_as(draws) if pairs else draws.argsort(1)])
+        swaps = torch.cat([own[None] < 0, (draws < 0.5) & pairs]).long()
+        return cls(labels, size.cumsum(0) - size, size, orders, swaps)
+
+    @property
+    def swap(self) -> bool:
+        """Whether classes change places within groups, in place of labels between groups."""
+        return bool(self.swaps.any())
 
     def arranged(self, groups: Tensor, offsets: Tensor) -> Tensor:
         """[1 + permutations, m] the labels of m examples: the `offsets`-th of their `groups`."""
-        of = self.orders[:, groups]
-        return self.labels[self.start[of] + offsets % self.size[of]]
+        return self._of(slice(None), groups, offsets)
+
+    def _of(self, which: slice | int, groups: Tensor, offsets: Tensor) -> Tensor:
+        of, swaps = self.orders[which][..., groups], self.swaps[which][..., groups]
+        return self.labels[self.start[of] + offsets % self.size[of]] ^ swaps
 
     def says(self, groups: Tensor, offsets: Tensor) -> bool:
         """Whether any of them gives any of m examples another label than it has.
 
-        None does where all groups have the same sequence of labels, as where each has one example with
-        the feature and one without. Then exchanging groups is no test: every p would be 1.
+        None does where all groups have the same sequence of labels, and more of one class than of the
+        other. Then there is no test: every p would be 1.
         """
-        own = self.labels[self.start[groups] + offsets]
-        for order in self.orders[1:]:
-            of = order[groups]
-            if (self.labels[self.start[of] + offsets % self.size[of]] != own).any():
-                return True
+        own = self._of(0, groups, offsets)
+        return any(
+            (self._of(one, groups, offsets) != own).any() for one in range(1, len(self.orders))
+        )
+
+
+def _are_pairs(labels: Tensor, size: Tensor) -> bool:
+    """Whether groups all have the same sequence of labels, half of them of either class."""
+    if (size != size[0]).any():
         return False
+    rows = labels.reshape(len(size), -1)
+    return bool((rows == rows[0]).all() and 2 * rows[0].sum() == size[0])
 
 
 def statistics(sums: Tensor, positives: Tensor, n: int, mean: Tensor, spread: Tensor) -> Tensor:

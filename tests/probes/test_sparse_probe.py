@@ -215,13 +215,19 @@ def test_units_by_themselves() -> None:
     assert (data["chance_low"] <= data["chance_high"]).all()
 
 
-def test_groups_that_all_have_the_same_labels_have_no_p() -> None:
-    """Exchanging them changes nothing: every p would be 1, and would say that nothing was found."""
-    paired = [
-        wb.Prompt(f"{word}{end}", group=word, labels={"ends": value, "odd": len(word) % 2})
-        for word in WORDS
-        for value, end in enumerate((".", "!"))
+def test_classes_are_swapped_within_groups_that_are_pairs() -> None:
+    result = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)(model("gpt2"), endings(".!"))
+    p = result.data.sel(layer=2, k=1)["p"]
+    assert p.notnull().all()
+    assert result.data["chance_low"].notnull().all()
+    assert result.provenance["remarks"] == [
+        "p of 'ends' by swapping the classes within groups, each of which has the same labels",
     ]
+
+
+def test_uneven_groups_that_all_have_the_same_labels_have_no_p() -> None:
+    """Exchanging them changes nothing: every p would be 1, and would say that nothing was found."""
+    paired = endings(".!?")
     result = SparseProbe(k=1, layers=2, shortlist=4, permutations=20)(model("gpt2"), paired)
     p = result.data.sel(layer=2, k=1)["p"]
     assert p.sel(feature="ends").isnull()
@@ -232,6 +238,15 @@ def test_groups_that_all_have_the_same_labels_have_no_p() -> None:
     alone = SparseProbe(k=1, layers=2, shortlist=4, permutations=20, features="odd")
     same = alone(model("gpt2"), paired).data["p"].values
     np.testing.assert_allclose(p.sel(feature="odd").values, same.item())
+
+
+def endings(of: str) -> list[wb.Prompt]:
+    """Each word with several ends, of which the second has the feature."""
+    return [
+        wb.Prompt(f"{word}{end}", group=word, labels={"ends": end == of[1], "odd": len(word) % 2})
+        for word in WORDS
+        for end in of
+    ]
 
 
 def test_sites_pools_and_dense() -> None:

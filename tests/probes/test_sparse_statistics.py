@@ -195,6 +195,40 @@ def test_arrangements_move_whole_sequences() -> None:
         assert one == [label for part in expected for label in part]
 
 
+def test_pairs_swap_their_classes() -> None:
+    """8 words in 2 frames and both forms: of 2^8 swaps, 2 part the forms as far as the observed one.
+
+    Shuffling examples would find more, with a unit that differs between words and frames as well.
+    """
+    random, words = generator(0), 8
+    groups = torch.arange(words).repeat_interleave(4)
+    labels = torch.tensor([0, 1, 0, 1]).repeat(words)
+    word, frame = torch.randn(words, 1, generator=random), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    acts = (word + 3 * frame).reshape(-1, 1).double() + labels[:, None]
+    p = max_t(acts, labels, groups, permutations=20000)
+    assert p.item() == pytest.approx(2 / 256, abs=0.0025)  # four standard errors
+    drawn = Arrangements.draw(labels, groups, 50)
+    made = drawn.arranged(groups, torch.arange(4).repeat(words)).reshape(51, words, 4)
+    assert drawn.swap
+    assert made[0].flatten().equal(labels)
+    assert ((made == made[0]).all(-1) | (made == 1 - made[0]).all(-1)).all()
+
+
+def test_swaps_pass_one_in_twenty_of_pairs_without_a_relation() -> None:
+    """Word forms that differ by chance, the same in every frame: more than 7 of 40 once in a thousand.
+
+    Shuffling examples within words takes the frames of a form for independent, and passes nearly all.
+    """
+    words, frames, passed = 20, 6, 0
+    groups = torch.arange(words).repeat_interleave(2 * frames)
+    labels = torch.tensor([0, 1]).repeat(words * frames)
+    for seed in range(40):
+        forms = torch.randn(words, 2, 50, generator=generator(seed))
+        acts = forms[:, None].expand(-1, frames, -1, -1).reshape(len(groups), 50)
+        passed += bool((max_t(acts, labels, groups, permutations=200, seed=seed) <= 0.05).any())
+    assert passed <= 7
+
+
 def test_statistics_are_correlations_and_p_values_of_the_whole_family() -> None:
     """A unit's p can only grow when others join its family."""
     random = generator(7)
