@@ -13,7 +13,7 @@ from probes.flow.parts import AXES, PARTS, require_part
 from probes.flow.views import viewed
 from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
-from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.instrument import Citation, Measured, Named, Paced
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions
 from workbench.models.protocol import Model
@@ -31,7 +31,7 @@ __all__ = ["LayerFlow"]
 
 
 @dataclass(frozen=True)
-class LayerFlow(Driving):
+class LayerFlow(Paced):
     """Look at the layers as the steps of a flow x' = f(x), f = block(x) - x, beside an untrained twin's.
 
     Of each token and layer l, with dx = x_l - x_(l-1):
@@ -234,10 +234,6 @@ class LayerFlow(Driving):
             runs["orders"] = block_runs(depth, parallel=model.weights.parallel)
         each = depth + sum(runs[part] for part in self.wanted)
         return (1 + self._has_twin(model)) * each * sum(map(len, prompts))
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Measure the prompts, those of equal length together."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from probes.bibliography import GESHKOVSKI
 from probes.geometry.by_prompt import mean_cosines, of_prompts
 from probes.particles.corpus import BUNDLED, Corpus, LayerMeans
 from probes.twins import why_no_twin
@@ -95,14 +96,7 @@ class TokenGeometry(Reading):
     citation: ClassVar[Citation] = Citation(
         "Residual states of {model} were taken as directions on the sphere, layer by layer "
         "({settings}); tokens as particles as in Geshkovski et al. (2025)",
-        "@article{geshkovski2025mathematical,\n"
-        "  title   = {A mathematical perspective on Transformers},\n"
-        "  author  = {Geshkovski, Borjan and Letrouit, Cyril and Polyanskiy, Yury and Rigollet, "
-        "Philippe},\n"
-        "  journal = {Bulletin of the American Mathematical Society},\n"
-        "  year    = {2025},\n"
-        "  note    = {arXiv:2312.10794}\n"
-        "}",
+        GESHKOVSKI,
     )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {

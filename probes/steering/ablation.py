@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from probes.bibliography import GURNEE
+from probes.settings import one_of
 from probes.sparse.labels import Level
 from probes.steering.base import GoingOn
 from probes.steering.going_on import (
@@ -99,14 +101,7 @@ class ProbeAblation(GoingOn):
     citation: ClassVar[Citation] = Citation(
         "Units that sparse probes chose in {model} were ablated (Gurnee et al., 2023; {settings}) beside as "
         "many random units of the same layer",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
+        GURNEE,
     )
     _prompts: ClassVar[tuple[Prompt, ...] | None] = None  # an instance's own once it is settled
     _means: ClassVar[tuple[Model, Mapping[int, Tensor]] | None] = None
@@ -114,7 +109,7 @@ class ProbeAblation(GoingOn):
     def __post_init__(self) -> None:
         self._gather("layers")
         for field, known in CHOICES.items():
-            self._choose(field, known)
+            one_of(self.name, field, getattr(self, field), known)
         self._require_whole("k")
         self._require_whole("draws")
         if self.loss == "answer" and self.classes == "token":

@@ -9,15 +9,14 @@ from typing import ClassVar, Self
 
 from probes.sparse.found import ProbeResult
 from workbench.errors import SettingError, UnsupportedError
-from workbench.instrument import Driving, Measured
-from workbench.models.batch import Batch, Places
+from workbench.instrument import Paced
 from workbench.models.protocol import Model
 
 __all__ = ["GoingOn"]
 
 
 @dataclass(frozen=True)
-class GoingOn(Driving):
+class GoingOn(Paced):
     """A driving instrument that takes units or directions from what sparse probes have found.
 
     Attributes:
@@ -39,12 +38,6 @@ class GoingOn(Driving):
         given = getattr(self, field)
         several = tuple(given) if isinstance(given, Iterable) else (given,)
         object.__setattr__(self, field, several)
-
-    def _choose(self, field: str, known: Sequence[str]) -> None:
-        if getattr(self, field) not in known:
-            raise SettingError(
-                f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-            )
 
     def _require_whole(self, field: str) -> None:
         value = getattr(self, field)
@@ -100,7 +93,3 @@ class GoingOn(Driving):
         return [
             f"The probe is of {of['name']} (weights {of['weights']}), not of these weights ({own})"
         ]
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """As `drive_paced`, at whatever pace."""
-        return self.drive_paced(model, batch, lambda _: None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from probes.settings import one_of
 from probes.sparse.found import KINDS, Direction, Kind
 from probes.steering.answers import Answers
 from probes.steering.base import GoingOn
@@ -107,7 +108,7 @@ class Steering(GoingOn):
         self._gather("strength")
         self._gather("layers")
         object.__setattr__(self, "positions", checked_positions(self.positions))
-        self._choose("direction", KINDS)
+        one_of(self.name, "direction", self.direction, KINDS)
         self._require_whole("k")
         self._require_whole("draws")
         if not self._strengths:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from probes.bibliography import GURNEE
+from probes.settings import one_of
 from probes.superposition.statistics import (
     NORMS,
     QUANTILES,
@@ -79,21 +81,11 @@ class Superposition(SetLevel):
     citation: ClassVar[Citation] = Citation(
         "Input weight norms and biases of the neurons of {model} were compared (Gurnee et al., 2023; "
         "{settings})",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
+        GURNEE,
     )
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise SettingError(
-                f"superposition: norm is {self.norm!r}: expected one of {', '.join(NORMS)}"
-            )
+        one_of(self.name, "norm", self.norm, NORMS)
         if type(self.seed) is not int or self.seed < 0:
             raise SettingError(
                 f"superposition: seed is {self.seed!r}: expected a whole number from 0"
