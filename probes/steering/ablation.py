@@ -158,9 +158,15 @@ class ProbeAblation(GoingOn):
         }
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
-        """One pass, and of each ablated one the blocks from the ablated layer on; means not counted."""
-        above = sum(model.n_layers - layer + 1 for layer in self._layers)
-        return sum(map(len, prompts)) * (model.n_layers + (1 + self.draws) * above)
+        """A pass as it is, the blocks below, and in each ablated pass those from the ablated layer on.
+
+        The pass over all prompts that takes their means is not counted.
+        """
+        layers, tokens = self._layers, sum(map(len, prompts))
+        if self.loss == "answer":
+            tokens += sum(max(0, len(prompt.answer) - 1) for prompt in prompts)
+        above = sum(model.n_layers - layer + 1 for layer in layers)
+        return tokens * (model.n_layers + max(layers) - 1 + (1 + self.draws) * above)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

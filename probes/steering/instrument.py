@@ -89,7 +89,9 @@ class Steering(GoingOn):
     title: ClassVar[str] = "Steering"
     most_prompts: ClassVar[int | None] = 32
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
-        dict.fromkeys(("p_in", "p_out", "top_in", "random_p_in", "random_top_in"), RANGE)
+        dict.fromkeys(
+            [f"{kind}{name}" for kind in ("", "random_", "clean_") for name in Answers.units], RANGE
+        )
     )
     citation: ClassVar[Citation] = Citation(
         "{model} was steered along a probe's direction (Turner et al., 2023; {settings}) beside random "
@@ -159,10 +161,11 @@ class Steering(GoingOn):
         }
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
-        """One pass, and of each steered one the blocks from the steered layer on."""
-        above = sum(model.n_layers - layer + 1 for layer in self._layers)
-        passes = len(self._strengths) * (1 + self.draws) * above + model.n_layers
-        return sum(map(len, prompts)) * passes
+        """A pass as it is, the blocks below, and in each steered pass those from the steered layer on."""
+        layers = self._layers
+        above = sum(model.n_layers - layer + 1 for layer in layers)
+        steered = len(self._strengths) * (1 + self.draws) * above
+        return sum(map(len, prompts)) * (model.n_layers + max(layers) - 1 + steered)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]
