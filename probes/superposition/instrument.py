@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ from probes.settings import one_of
 from probes.superposition.statistics import (
     NORMS,
     QUANTILES,
+    Inputs,
     NormName,
     edges,
     histogram,
@@ -149,7 +150,7 @@ class Superposition(SetLevel):
             "bias": Named(("layer", "unit"), _each(one.bias for one in found), "pre-activation"),
         }
 
-    def _inputs(self, model: Model) -> list[Any]:
+    def _inputs(self, model: Model) -> list[Inputs]:
         return [inputs(model.weights, layer, self.norm) for layer in range(1, model.n_layers + 1)]
 
     @classmethod
@@ -196,5 +197,5 @@ class Superposition(SetLevel):
         return section(rows, data)
 
 
-def _each(values: Any) -> Tensor:
+def _each(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values))
