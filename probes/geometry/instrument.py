@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -110,19 +111,25 @@ class TokenGeometry(Reading):
         }
     )
 
+    _settled: ClassVar[LayerMeans | None] = None  # an instance's own once it is settled
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", checked_positions(self.positions))
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
-        """Itself, where no prompt stands in the corpus whose mean is taken off.
+        """With the means that are taken off, which are those of a corpus that holds no prompt.
 
         Raises:
-            SettingError: one does.
+            SettingError: it holds one.
         """
         means = self._means(model)
-        if means is not None:
-            means.corpus.require_held_out(prompts)
-        return self
+        if means is None:
+            return self
+        means.forget()
+        means.corpus.require_held_out(prompts, self.name, "centred=false")
+        made = copy(self)
+        object.__setattr__(made, "_settled", means)
+        return made
 
     def prepare(self, model: Model) -> None:
         """Refuse a layer that is not there, and two stacks, whose decoder reads a token of its own."""
@@ -188,7 +195,7 @@ class TokenGeometry(Reading):
         """What the centred view takes off; None for no such view."""
         if not self.centred or isinstance(model, Store):
             return None
-        return LayerMeans(Corpus.read(self.corpus), "default")
+        return self._settled or LayerMeans(Corpus.read(self.corpus), "default")
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
         """The twin's pass."""
