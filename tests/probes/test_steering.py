@@ -258,6 +258,9 @@ def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
     data = both[1](hooked, prompts()).data
     assert len(ProbeAblation.facts(data, layer=2)) == 7
     assert ProbeAblation.facts(data, layer=0) == []
+    alone = Steering(draws=0, strength=1.0).of(found)(hooked, prompts()).data
+    known = dict(Steering.facts(alone, layer=2))
+    assert list(known) == ["norm of the direction", "p(in class), strength 1, steered"]
 
 
 @pytest.mark.parametrize(
