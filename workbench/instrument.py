@@ -39,6 +39,7 @@ __all__ = [
     "Instrument",
     "Measured",
     "Named",
+    "Paced",
     "Reading",
     "SetLevel",
     "State",
@@ -284,6 +285,20 @@ class Driving(Instrument):
                 `Cancelled` where the run was cancelled.
         """
         return self.drive(model, batch)
+
+
+class Paced(Driving):
+    """A driving instrument that always says how far it is within a batch."""
+
+    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
+        """As `drive_paced`, with nobody to tell."""
+        return self.drive_paced(model, batch, lambda _: None)
+
+    @abstractmethod
+    def drive_paced(
+        self, model: Model, batch: Batch, pace: Callable[[float], None]
+    ) -> tuple[Places, Measured]:
+        """See `Driving.drive_paced`."""
 
 
 State = Mapping[str, Tensor]

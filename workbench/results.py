@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workbench.figures.panels import Panel
 
-__all__ = ["Result", "called", "plot_layers", "require_one_model"]
+__all__ = ["Result", "called", "plot_layers", "require_one_model", "settings_of"]
 
 NAMED = 3  # changed maps that a name lists; of more it says how many
 
@@ -172,3 +172,9 @@ def _identity(model: Mapping[str, Any]) -> tuple[str, str]:
     adapter = model.get("adapter")
     added = "" if adapter is None else f" + {adapter['weights']}"
     return called(model), f"{model['weights']}{added}"
+
+
+def settings_of(data: xr.Dataset) -> dict[str, Any]:
+    """The settings that a result's dataset was made with."""
+    found: dict[str, Any] = Result(data).provenance["settings"]
+    return found

@@ -19,7 +19,7 @@ from probes.ablation.settings import checked, layers_of
 from probes.ablation.values import Means, Values
 from probes.causal.metrics import UNITS, Metric, require_goal
 from workbench.errors import PromptError, SettingError, UnsupportedError
-from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.instrument import Citation, Measured, Named, Paced
 from workbench.models.batch import Batch, Places
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
@@ -39,7 +39,7 @@ WORDS = {"mean": "Means", "resample": "Resampled values"}
 
 
 @dataclass(frozen=True)
-class Ablate(Driving):
+class Ablate(Paced):
     """Take a component out of the model, everywhere in the prompt, and see what it was worth.
 
     For a prompt of tokens x_1 .. x_T and each component c, whose value v_c is replaced at every
@@ -202,10 +202,6 @@ class Ablate(Driving):
         """
         tokens = sum(len(one) + max(0, len(one.answer) - 1) for one in prompts)
         return tokens * self._plan(model).passes(model.n_layers, model.n_heads)
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Ablate in every prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probes.ablation.rows import effects, settings_of, units_of
 from workbench.figures.panels import Heat, Line, Lines, Panel
-from workbench.figures.reading import chosen
+from workbench.figures.reading import of_prompt
 from workbench.figures.scale import Scale
 from workbench.report.intervals import mean_interval
 
@@ -25,16 +25,6 @@ METRICS = {
 }
 CONTROL = "random, same norm"
 UNITS = {"loss": "nat per token"}
-
-
-def of_prompt(data: xr.Dataset, prompt: str | int | None) -> xr.Dataset:
-    """The part of a result that speaks of one prompt; the first one where None.
-
-    Raises:
-        ResultError: the result has no such prompt.
-    """
-    names = data["prompt"].values
-    return data.isel(place=np.flatnonzero(names == chosen("prompt", prompt, names)))
 
 
 def labels_of(data: xr.Dataset) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.ablation.values import SITES
+from workbench.results import settings_of
 from workbench.tidy import plain
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ NUMBERS = (
     *("score", "effect", "stderr", "clean", "random_effect"),
     *("loss", "loss_effect", "loss_stderr", "loss_clean", "random_loss_effect"),
 )
-
-
-def settings_of(data: xr.Dataset) -> dict[str, Any]:
-    """The settings that a result was made with."""
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])["settings"]
-    return found
 
 
 def effects(data: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+from probes.settings import one_of, whole_number
 from workbench.errors import SettingError
 
 if TYPE_CHECKING:
@@ -24,16 +25,9 @@ def checked(given: Ablate) -> None:
     """
     types = get_type_hints(type(given))
     for name in CHOSEN:
-        if getattr(given, name) not in (known := get_args(types[name])):
-            raise SettingError(
-                f"ablate: {name} is {getattr(given, name)!r}: expected one of {', '.join(known)}"
-            )
+        one_of("ablate", name, getattr(given, name), get_args(types[name]))
     for name, least in LEAST.items():
-        value = getattr(given, name)
-        if type(value) is not int or value < least:
-            raise SettingError(
-                f"ablate: {name} is {value!r}: expected a whole number, at least {least}"
-            )
+        whole_number("ablate", name, getattr(given, name), least)
     if given.each == "range" and given.what == "heads":
         raise SettingError(
             "ablate: each=range of heads: expected what=attention, mlp or blocks for ranges of layers"

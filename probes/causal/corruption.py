@@ -10,6 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from probes.settings import whole_number
 from workbench.errors import PromptError, SettingError, WorkbenchError
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
@@ -171,7 +172,4 @@ def checked_noise(
                 f"{who}: {name} is {value!r}: expected a number above 0, or nothing is corrupted"
             )
     for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise SettingError(
-                f"{who}: {name} is {value!r}: expected a whole number, at least {least}"
-            )
+        whole_number(who, name, value, least)

@@ -15,7 +15,8 @@ from probes.circuits.edges import edge_scores
 from probes.circuits.exact import mean_and_error
 from probes.circuits.faithfulness import faithfulness, random_orders, sizes_up_to
 from probes.circuits.nodes import Nodes
-from probes.circuits.settings import Approximating, whole_number
+from probes.circuits.settings import Approximating
+from probes.settings import whole_number
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -155,10 +156,6 @@ class EdgeAttribution(Approximating):
         if isinstance(self.sizes, str):
             return sizes_up_to(int(nodes.edges.sum()))
         return list(self.sizes)
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Prompt by prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

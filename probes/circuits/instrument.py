@@ -13,6 +13,7 @@ from probes.causal.metrics import UNITS
 from probes.circuits.exact import SAME, exact, mean_and_error, rank_correlation
 from probes.circuits.patching import attributed
 from probes.circuits.settings import Approximating
+from probes.settings import sites_of
 from workbench.errors import SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -108,14 +109,7 @@ class AttributionPatch(Approximating):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = self.sites.split(",") if isinstance(self.sites, str) else self.sites
-        object.__setattr__(self, "sites", tuple(given))
-        unknown = [name for name in self.sites if name not in SITES]
-        if unknown or not self.sites or len(set(self.sites)) < len(self.sites):
-            found = ", ".join(map(repr, unknown or self.sites)) or "empty"
-            raise SettingError(
-                f"{self.name}: sites is {found}: expected some of {', '.join(SITES)}, each once"
-            )
+        object.__setattr__(self, "sites", sites_of(self.name, self.sites, SITES))
         if type(self.exact) is not bool:
             raise SettingError(f"{self.name}: exact is {self.exact!r}: expected true or false")
 
@@ -142,10 +136,6 @@ class AttributionPatch(Approximating):
     @property
     def _grid(self) -> list[str]:
         return [name for name in self.sites if name != "z"]
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Prompt by prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from probes.causal.metrics import LEAST
-from workbench.figures.reading import chosen
+from probes.tracing.reading import of_prompt
+from workbench.results import settings_of
 
 __all__ = ["SITES", "finite", "heading", "normalised", "of_prompt", "settings_of"]
 
@@ -21,23 +20,6 @@ WORDS = {
     "logit_difference": "logit target − foil",
     "kl": "KL to the clean run",
 }
-
-
-def of_prompt(data: xr.Dataset, prompt: str | int | None = None) -> xr.Dataset:
-    """One prompt, the first one where None, with the dim position in the place of place.
-
-    Raises:
-        ResultError: the result has no such prompt.
-    """
-    name = chosen("prompt", prompt, data["prompt"].values)
-    here = data.isel(place=np.flatnonzero(data["prompt"].values == name))
-    return here.swap_dims(place="position")
-
-
-def settings_of(data: xr.Dataset) -> dict[str, Any]:
-    """The settings that a result was made with."""
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])["settings"]
-    return found
 
 
 def heading(one: xr.Dataset) -> list[str]:

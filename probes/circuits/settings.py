@@ -11,13 +11,14 @@ from probes.causal.corruption import checked_noise, settled_corruption, subject_
 from probes.causal.effects import Direction
 from probes.causal.metrics import METRICS, Metric, require_goal, settled_metric
 from probes.circuits.pair import Pair
+from probes.settings import one_of, whole_number
 from workbench.errors import SettingError
-from workbench.instrument import Driving
+from workbench.instrument import Paced
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
-__all__ = ["Approximating", "Corrupting", "whole_number"]
+__all__ = ["Approximating", "Corrupting"]
 
 MOST_STEPS = 256
 CHOICES = {
@@ -27,7 +28,7 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class Corrupting(Driving):
+class Corrupting(Paced):
     """Settings of an instrument that measures between a prompt's clean and corrupted runs."""
 
     metric: Literal["auto", "probability", "logprob", "logit_difference", "kl"] = "auto"
@@ -42,10 +43,7 @@ class Corrupting(Driving):
 
     def __post_init__(self) -> None:
         for field, known in (("metric", ("auto", *self.metrics)), *CHOICES.items()):
-            if getattr(self, field) not in known:
-                raise SettingError(
-                    f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-                )
+            one_of(self.name, field, getattr(self, field), known)
         checked_noise(self.noise, self.samples, self.seed, self.name, self.noise_std)
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
@@ -110,14 +108,3 @@ class Approximating(Corrupting):
                 f"{self.name}: KL is least at the clean run, where its gradient is 0 everywhere: give steps "
                 "above 0, or direction=denoising"
             )
-
-
-def whole_number(who: str, field: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuse a setting that is no whole number within its ends.
-
-    Raises:
-        SettingError: it is none.
-    """
-    if type(value) is not int or value < least or (most is not None and value > most):
-        ends = f"at least {least}" if most is None else f"{least} to {most}"
-        raise SettingError(f"{who}: {field} is {value!r}: expected a whole number, {ends}")

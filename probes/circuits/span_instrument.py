@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from probes.bibliography import MENG
 from probes.causal.effects import algorithm_of
 from probes.causal.metrics import UNITS
 from probes.circuits.exact import mean_and_error
-from probes.circuits.settings import Corrupting, whole_number
+from probes.circuits.settings import Corrupting
 from probes.circuits.spans import Found, coarse_to_fine, grid_block_tokens
+from probes.settings import sites_of, whole_number
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
@@ -89,25 +91,12 @@ class SpanTrace(Corrupting):
     citation: ClassVar[Citation] = Citation(
         "Spans of tokens of prompts of {model} were patched and split where their effect was large, as in "
         "causal tracing (Meng et al., 2022; {settings})",
-        "@inproceedings{meng2022locating,\n"
-        "  title     = {Locating and Editing Factual Associations in {GPT}},\n"
-        "  author    = {Meng, Kevin and Bau, David and Andonian, Alex and Belinkov, Yonatan},\n"
-        "  booktitle = {Advances in Neural Information Processing Systems},\n"
-        "  year      = {2022},\n"
-        "  note      = {arXiv:2202.05262}\n"
-        "}",
+        MENG,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = self.sites.split(",") if isinstance(self.sites, str) else self.sites
-        object.__setattr__(self, "sites", tuple(given))
-        unknown = [name for name in self.sites if name not in SITES]
-        if unknown or not self.sites or len(set(self.sites)) < len(self.sites):
-            found = ", ".join(map(repr, unknown or self.sites)) or "empty"
-            raise SettingError(
-                f"{self.name}: sites is {found}: expected some of {', '.join(SITES)}, each once"
-            )
+        object.__setattr__(self, "sites", sites_of(self.name, self.sites, SITES))
         whole_number(self.name, "spans", self.spans, 1)
         if not isinstance(self.share, int | float) or not self.share >= 0:
             raise SettingError(
@@ -125,10 +114,6 @@ class SpanTrace(Corrupting):
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Sites and layers 0..L."""
         return {"site": list(self.sites), "layer": list(range(model.n_layers + 1))}
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Prompt by prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

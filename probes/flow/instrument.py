@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from probes.flow.integrate import require_torchdiffeq
 from probes.flow.losses import block_runs
 from probes.flow.orders import orders_of
+from probes.flow.parts import AXES, PARTS, require_part
 from probes.flow.views import viewed
 from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
-from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.instrument import Citation, Measured, Named, Paced
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions
 from workbench.models.protocol import Model
@@ -31,30 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerFlow"]
 
-PARTS = ("ode", "integrated", "bracket", "lyapunov", "orders")
-SINGLE_BLOCKS = ("torch", "transformer_lens")
-HALF = (torch.float16, torch.bfloat16)
-
-AXES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "step": (("layer",), "of |x|"),
-    "turn": (("layer",), "cosine"),
-    "straightness": (("layer",), "share"),
-    "ode_defect": (("layer", "substeps"), "of the step"),
-    "integrated_defect": (("layer",), "of the step"),
-    "limit_error": (("layer",), "of the step"),
-    "bracket": (("layer",), "of the step"),
-    "swap": (("layer",), "of the step"),
-    "stretch": (("layer", "exponent"), "nat"),
-    "exponents": (("exponent",), "nat per layer"),
-    "loss": ((), "nat per token"),
-    "loss_change": (("order",), "nat per token"),
-    "layer_loss_change": (("layer", "order"), "nat per token"),
-    "random_change": (("layer", "order"), "nat per token"),
-}
-
 
 @dataclass(frozen=True)
-class LayerFlow(Driving):
+class LayerFlow(Paced):
     """Look at the layers as the steps of a flow x' = f(x), f = block(x) - x, beside an untrained twin's.
 
     Of each token and layer l, with dx = x_l - x_(l-1):
@@ -198,7 +175,7 @@ class LayerFlow(Driving):
                 "decoder or an encoder"
             )
         for part in self.wanted:
-            _require(part, model)
+            require_part(part, model)
         if "lyapunov" in self.wanted and self.exponents >= model.d_model:
             raise SettingError(
                 f"layer_flow: exponents is {self.exponents}: expected at most {model.d_model - 1}, the "
@@ -257,10 +234,6 @@ class LayerFlow(Driving):
             runs["orders"] = block_runs(depth, parallel=model.weights.parallel)
         each = depth + sum(runs[part] for part in self.wanted)
         return (1 + self._has_twin(model)) * each * sum(map(len, prompts))
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Measure the prompts, those of equal length together."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]
@@ -338,25 +311,3 @@ class LayerFlow(Driving):
         from probes.flow.report import section
 
         return section(rows)
-
-
-def _require(part: str, model: Model) -> None:
-    """Refuse a model on which a part cannot be measured."""
-    who = f"{model.name}: layer_flow's {part}"
-    if model.engine not in SINGLE_BLOCKS:
-        raise UnsupportedError(
-            f"{who} needs single blocks, which the {model.engine} engine has not: load the model with "
-            "engine='torch', or leave it out of parts"
-        )
-    if part in ("bracket", "orders") and not model.causal:
-        raise UnsupportedError(
-            f"{who} needs a decoder, whose blocks add attention and an MLP to the stream: leave it out "
-            "of parts"
-        )
-    if part != "orders" and model.dtype in HALF:
-        raise SettingError(
-            f"{who} needs float32: {str(model.dtype).removeprefix('torch.')} rounds off what it measures; "
-            "load the model with dtype='float32', or leave it out of parts"
-        )
-    if part == "integrated":
-        require_torchdiffeq()

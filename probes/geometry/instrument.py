@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from probes.geometry.measured import cluster_order, cosines, mean_cosine, sphere, units
+from probes.bibliography import GESHKOVSKI
+from probes.geometry.by_prompt import mean_cosines, of_prompts
 from probes.particles.corpus import BUNDLED, Corpus, LayerMeans
 from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
@@ -95,14 +97,7 @@ class TokenGeometry(Reading):
     citation: ClassVar[Citation] = Citation(
         "Residual states of {model} were taken as directions on the sphere, layer by layer "
         "({settings}); tokens as particles as in Geshkovski et al. (2025)",
-        "@article{geshkovski2025mathematical,\n"
-        "  title   = {A mathematical perspective on Transformers},\n"
-        "  author  = {Geshkovski, Borjan and Letrouit, Cyril and Polyanskiy, Yury and Rigollet, "
-        "Philippe},\n"
-        "  journal = {Bulletin of the American Mathematical Society},\n"
-        "  year    = {2025},\n"
-        "  note    = {arXiv:2312.10794}\n"
-        "}",
+        GESHKOVSKI,
     )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {
@@ -116,19 +111,25 @@ class TokenGeometry(Reading):
         }
     )
 
+    _settled: ClassVar[LayerMeans | None] = None  # an instance's own once it is settled
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", checked_positions(self.positions))
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
-        """Itself, where no prompt stands in the corpus whose mean is taken off.
+        """With the means that are taken off, which are those of a corpus that holds no prompt.
 
         Raises:
-            SettingError: one does.
+            SettingError: it holds one.
         """
         means = self._means(model)
-        if means is not None:
-            means.corpus.require_held_out(prompts)
-        return self
+        if means is None:
+            return self
+        means.forget()
+        means.corpus.require_held_out(prompts, self.name, "centred=false")
+        made = copy(self)
+        object.__setattr__(made, "_settled", means)
+        return made
 
     def prepare(self, model: Model) -> None:
         """Refuse a layer that is not there, and two stacks, whose decoder reads a token of its own."""
@@ -182,36 +183,19 @@ class TokenGeometry(Reading):
         twin = model.twin(self.seed)
         other = twin.capture(captures.batch, "resid_post", self.positions)
         views = _views(other, twin, means)
-        cosine = torch.stack([_mean_cosines(x, other.places.row) for x in views.values()])
+        cosine = torch.stack([mean_cosines(x, other.places.row) for x in views.values()])
         return {**found, **_named({"mean_cosine_twin": cosine})}
 
     def _of(self, views: Mapping[str, Tensor], captures: Captures) -> Measured:
-        """Each prompt by itself, from states [layers, N, d] by view; the order is the last view's."""
-        raw, row = views["raw"], captures.places.row
-        layers, count = raw.shape[:2]
-        at = layers // 2 if self.order_layer is None else self.order_layer
-        shape, widest = (len(views), layers, count), int(torch.bincount(row).max())
-        found = {
-            "cosine": raw.new_full((*shape, widest), torch.nan),
-            "point": raw.new_zeros(*shape, len(AXES)),
-            "captured": raw.new_zeros(shape),
-            "order": torch.zeros_like(row),
-            "norm": raw.norm(dim=-1),
-        }
-        for prompt in range(len(captures.batch)):
-            here = torch.nonzero(row == prompt)[:, 0]
-            for number, states in enumerate(views.values()):
-                u = units(states[:, here])
-                _write(found, number, here, u)
-            found["order"][here] = cluster_order(u[at]).to(row.device)
-        means = torch.stack([_mean_cosines(states, row) for states in views.values()])
-        return _named(found | {"mean_cosine": means})
+        at = self.order_layer
+        middle = (max(captures.layers("resid_post")) + 1) // 2
+        return _named(of_prompts(views, captures.places.row, middle if at is None else at))
 
     def _means(self, model: Model) -> LayerMeans | None:
         """What the centred view takes off; None for no such view."""
         if not self.centred or isinstance(model, Store):
             return None
-        return LayerMeans(Corpus.read(self.corpus), "default")
+        return self._settled or LayerMeans(Corpus.read(self.corpus), "default")
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
         """The twin's pass."""
@@ -285,23 +269,6 @@ def _views(captures: Captures, model: Model, means: LayerMeans | None) -> dict[s
     if means is None:
         return {"raw": raw}
     return {"raw": raw, "centred": raw - means.of(model).double()[:, None]}
-
-
-def _write(found: dict[str, Tensor], view: int, here: Tensor, u: Tensor) -> None:
-    """Write what the directions [layers, n, d] of one prompt say."""
-    seen = sphere(u)
-    found["cosine"][view, :, here, : u.shape[1]] = cosines(u)
-    found["point"][view, :, here] = seen.points
-    found["captured"][view, :, here] = seen.captured[:, None]
-
-
-def _mean_cosines(states: Tensor, row: Tensor) -> Tensor:
-    """[layers, N] mean cosine of each prompt's states [layers, N, d]."""
-    found = states.new_zeros(states.shape[:2])
-    for prompt in range(int(row.max()) + 1):
-        here = row == prompt
-        found[:, here] = mean_cosine(units(states[:, here]))[:, None]
-    return found
 
 
 def _named(found: Mapping[str, Tensor]) -> Measured:

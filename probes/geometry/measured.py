@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probes.particles import order
+
 __all__ = ["Sphere", "cluster_order", "cosines", "mean_cosine", "sphere", "units"]
 
 COMPONENTS = 3
@@ -25,14 +27,11 @@ def cosines(u: Tensor) -> Tensor:
 
 
 def mean_cosine(u: Tensor) -> Tensor:
-    """[...] mean cosine of pairs of different tokens, (||S||^2 - n) / (n (n - 1)), S = sum u_i.
+    """[...] mean cosine of pairs of different tokens (see `probes.particles.order.mean_cosine`).
 
-    NaN for one token. u is [..., n, d], of norm 1.
+    NaN of fewer than two. u is [..., n, d], of norm 1; a zero state, which has no direction, is left out.
     """
-    n = u.shape[-2]
-    total = u.sum(-2).square().sum(-1)
-    own = u.square().sum((-1, -2))  # n, but for zero states
-    return (total - own) / (n * (n - 1)) if n > 1 else torch.full_like(total, torch.nan)
+    return order.mean_cosine(u, u.any(-1))
 
 
 def cluster_order(u: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.figures.reading import chosen
+from workbench.figures import reading
 from workbench.tidy import plain
 
 __all__ = ["of_prompt", "rows"]
@@ -20,8 +20,7 @@ def of_prompt(data: xr.Dataset, prompt: str | int | None) -> xr.Dataset:
     Raises:
         ResultError: the result has no such prompt.
     """
-    wanted = chosen("prompt", prompt, data["prompt"].values)
-    one = data.isel(place=np.flatnonzero(data["prompt"].values == wanted))
+    one = reading.of_prompt(data, prompt)
     return one.isel(other=slice(0, one.sizes["place"]))
 
 

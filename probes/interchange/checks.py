@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from probes.interchange.levels import ADDED
+from probes.settings import one_of, whole_number
 from workbench.errors import SettingError
 from workbench.models.sites import BLOCK_SITES
 
@@ -25,11 +26,7 @@ def require_numbers(settings: Interchange) -> None:
         SettingError: one is.
     """
     for name, least in LEAST.items():
-        value = getattr(settings, name)
-        if type(value) is not int or value < least:
-            raise SettingError(
-                f"interchange: {name} is {value!r}: expected a whole number, at least {least}"
-            )
+        whole_number("interchange", name, getattr(settings, name), least)
     for name, most in (("held_out", 1.0), ("rate", float("inf"))):
         value = getattr(settings, name)
         if type(value) not in (int, float) or not 0 < value < most:
@@ -51,16 +48,9 @@ def require_subspace(settings: Interchange) -> None:
     Raises:
         SettingError: it is so.
     """
-    kinds = {"subspace": (Kind, settings.subspace), "metric": (Metric, settings.metric)}
-    for name, (known, value) in kinds.items():
-        if value not in get_args(known):
-            raise SettingError(
-                f"interchange: {name} is {value!r}: expected one of {', '.join(get_args(known))}"
-            )
-    if settings.site not in BLOCK_SITES:
-        raise SettingError(
-            f"interchange: site is {settings.site!r}: expected one of {', '.join(BLOCK_SITES)}"
-        )
+    one_of("interchange", "subspace", settings.subspace, get_args(Kind))
+    one_of("interchange", "metric", settings.metric, get_args(Metric))
+    one_of("interchange", "site", settings.site, BLOCK_SITES)
     if settings.subspace == "rotation" and settings.site not in ADDED:
         raise SettingError(
             f"interchange: a rotation is fitted at {' or '.join(ADDED)}, not at {settings.site}: give "

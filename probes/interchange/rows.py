@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from workbench.results import settings_of
 from workbench.tidy import plain
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     low, high, top, top_low, top_high, score, score_low, score_high, lead, lead_low, lead_high,
     train_accuracy, n, n_train, groups.
     """
-    settings = json.loads(data.attrs["provenance"])["settings"]
+    settings = settings_of(data)
     shared = {name: int(data[name]) for name in ("n", "n_train", "groups")}
     for layer in data["layer"].values.tolist():
         here = data.sel(layer=layer)

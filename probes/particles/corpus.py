@@ -64,8 +64,17 @@ class Corpus:
         """What is in it."""
         return frozenset(prompt.shown for prompt in self.prompts)
 
-    def require_held_out(self, prompts: Iterable[Prompt]) -> None:
+    def require_held_out(
+        self,
+        prompts: Iterable[Prompt],
+        who: str = "particles",
+        without: str = "views=raw,random,shuffled",
+    ) -> None:
         """Refuse to measure what the mean is taken over.
+
+        Args:
+            who: the instrument that takes it off.
+            without: the settings with which it does not.
 
         Raises:
             SettingError: a prompt stands in the corpus.
@@ -73,8 +82,8 @@ class Corpus:
         for prompt in prompts:
             if prompt.shown in self.texts:
                 raise SettingError(
-                    f"particles: prompt {prompt.shown[:40]!r} stands in the corpus {self.source}, whose "
-                    "mean is to be that of other text: give another corpus, or views=raw,random,shuffled"
+                    f"{who}: prompt {prompt.shown[:40]!r} stands in the corpus {self.source}, whose "
+                    f"mean is to be that of other text: give another corpus, or {without}"
                 )
 
     def encoded(self, model: Model) -> list[EncodedPrompt]:
@@ -91,7 +100,7 @@ class Corpus:
         count = sum(map(len, found))
         if count < LEAST:
             raise SettingError(
-                f"particles: corpus {self.source} holds {count} tokens: expected at least {LEAST}"
+                f"corpus {self.source} holds {count} tokens: expected at least {LEAST}"
             )
         return found
 

@@ -18,9 +18,10 @@ from probes.causal.pace import within
 from probes.patching.alignment import Align, Pair, paired
 from probes.patching.grid import BY_HEAD, SITES, WHOLE, Grid, Scores
 from probes.patching.measured import named, of_prompt
+from probes.settings import one_of, sites_of
 from probes.tracing.measured import Scored
 from workbench.errors import PromptError, SettingError
-from workbench.instrument import Driving, Measured
+from workbench.instrument import Measured, Paced
 from workbench.models.batch import Batch, Places
 from workbench.models.positions import Positions, checked_positions, resolve_positions
 from workbench.models.protocol import Model
@@ -57,7 +58,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Patching(Driving):
+class Patching(Paced):
     """Put values of a prompt's counterfactual into its run, or the reverse, and score what comes out.
 
     Attributes:
@@ -80,27 +81,14 @@ class Patching(Driving):
     allowed: ClassVar[tuple[str, ...]] = SITES
 
     def __post_init__(self) -> None:
-        sites = self.sites.split(",") if isinstance(self.sites, str) else self.sites
-        object.__setattr__(self, "sites", tuple(sites))
+        object.__setattr__(self, "sites", sites_of(self.name, self.sites, self.allowed))
         object.__setattr__(self, "positions", checked_positions(self.positions))
         if isinstance(self.layers, int):
             object.__setattr__(self, "layers", (self.layers,))
         elif self.layers != "all":
             object.__setattr__(self, "layers", tuple(self.layers))
-        unknown = [site for site in self.sites if site not in self.allowed]
-        if unknown or not self.sites or len(set(self.sites)) < len(self.sites):
-            found = ", ".join(map(repr, unknown or self.sites)) or "empty"
-            raise SettingError(
-                f"{self.name}: sites is {found}: expected some of {', '.join(self.allowed)}, each once"
-            )
-        self._choose("direction", DIRECTIONS)
-        self._choose("metric", ("auto", *UNITS))
-
-    def _choose(self, field: str, known: Sequence[str]) -> None:
-        if getattr(self, field) not in known:
-            raise SettingError(
-                f"{self.name}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-            )
+        one_of(self.name, "direction", self.direction, DIRECTIONS)
+        one_of(self.name, "metric", self.metric, ("auto", *UNITS))
 
     @property
     def _align(self) -> Align:
@@ -164,10 +152,6 @@ class Patching(Driving):
             "layer": self._layers(model),
             "head": list(range(model.n_heads)),
         }
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Patch every prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

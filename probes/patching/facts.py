@@ -10,9 +10,9 @@ import xarray as xr
 from probes.patching.headings import which
 from probes.patching.reading import SITES, of_place
 from probes.tracing.headings import scored
-from probes.tracing.reading import settings_of
 from workbench.figures import visible
 from workbench.figures.reading import chosen, words
+from workbench.results import settings_of
 
 __all__ = ["facts"]
 

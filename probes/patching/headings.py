@@ -9,9 +9,9 @@ import xarray as xr
 
 from probes.patching.reading import is_together, mean_of
 from probes.tracing.headings import scored
-from probes.tracing.reading import settings_of
 from workbench.figures import visible
 from workbench.figures.reading import words
+from workbench.results import settings_of
 
 __all__ = ["lines", "which"]
 

@@ -16,6 +16,7 @@ from probes.causal.pace import within
 from probes.patching.alignment import Align, Pair
 from probes.patching.base import Found, Patching
 from probes.patching.grid import Slot, put_in
+from probes.settings import one_of
 from workbench.errors import SettingError
 from workbench.instrument import Citation
 from workbench.models.protocol import Model
@@ -94,8 +95,8 @@ class Patch(Patching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._choose("scope", ("each", "together"))
-        self._choose("align", ("position", "role"))
+        one_of(self.name, "scope", self.scope, ("each", "together"))
+        one_of(self.name, "align", self.align, ("position", "role"))
         placed = [site for site in self.sites if site in PLACED]
         if self.align == "role" and placed:
             raise SettingError(

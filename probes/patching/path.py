@@ -14,6 +14,7 @@ from probes.patching.base import Found, Patching
 from probes.patching.grid import Grid, Slot, put_in
 from probes.patching.receivers import LOGITS, Receiver, receivers_of
 from probes.patching.through import blocks_run, through
+from probes.settings import one_of
 from workbench.errors import SettingError
 from workbench.instrument import Citation
 from workbench.models.positions import Positions, checked_positions, resolve_positions
@@ -86,7 +87,7 @@ class PathPatch(Patching):
         written = self.receivers.split(",") if isinstance(self.receivers, str) else self.receivers
         object.__setattr__(self, "receivers", tuple(written))
         object.__setattr__(self, "receiver_positions", checked_positions(self.receiver_positions))
-        self._choose("mlps", ("recomputed", "frozen"))
+        one_of(self.name, "mlps", self.mlps, ("recomputed", "frozen"))
         _ = self._receivers
 
     @property

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from probes.tracing.reading import settings_of
-from workbench.figures.reading import chosen
+from workbench.figures.reading import chosen, of_prompt
 from workbench.report.intervals import student
+from workbench.results import settings_of
 
 __all__ = [
     "SITES",
@@ -73,16 +73,6 @@ def _nanmean(values: NDArray[Any]) -> NDArray[np.float64]:
 def is_together(data: xr.Dataset) -> bool:
     """Whether the tokens of a prompt were patched together."""
     return bool(settings_of(data).get("scope", "together") == "together")
-
-
-def of_prompt(data: xr.Dataset, prompt: str | int | None = None) -> xr.Dataset:
-    """One prompt's places, the first prompt's where None.
-
-    Raises:
-        ResultError: the result has no such prompt.
-    """
-    name = chosen("prompt", prompt, data["prompt"].values)
-    return data.isel(place=np.flatnonzero(data["prompt"].values == name))
 
 
 def of_place(

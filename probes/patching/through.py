@@ -17,9 +17,10 @@ from torch import Tensor
 
 from probes.causal.cells import Table
 from probes.causal.contrast import Contrast
-from probes.causal.effects import Direction, Effects, Scorer
+from probes.causal.effects import Direction, Effects
 from probes.causal.metrics import Metric, scores
 from probes.causal.restarts import whole_table
+from probes.causal.scorer import Scorer
 from probes.patching.receivers import Receiver
 from workbench.models.batch import Batch, Places
 from workbench.models.captures import Read

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from probes.bibliography import GURNEE
 from workbench.instrument import Citation
 
 __all__ = ["LATENTS", "PROBES"]
 
 PROBES = Citation(
     "Features were decoded from {model} by sparse probes (Gurnee et al., 2023; {settings})",
-    "@article{gurnee2023finding,\n"
-    "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-    "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-    "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-    "  journal = {Transactions on Machine Learning Research},\n"
-    "  year    = {2023},\n"
-    "  note    = {arXiv:2305.01610}\n"
-    "}",
+    GURNEE,
 )
 
 LATENTS = Citation(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from probes.latents.autoencoder import SparseAutoencoder
+from probes.settings import one_of
 from probes.sparse.citations import LATENTS, PROBES
 from probes.sparse.evaluation import Asked, evaluated
 from probes.sparse.found import ProbeResult
@@ -166,10 +167,7 @@ class SparseProbe(SetLevel):
             "site": SITES,
         }
         for field, known in choices.items():
-            if getattr(self, field) not in known:
-                raise SettingError(
-                    f"{WHO}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-                )
+            one_of(WHO, field, getattr(self, field), known)
         for field, least in {"shortlist": 1, "permutations": 0}.items():
             value = getattr(self, field)
             if type(value) is not int or value < least:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from workbench.results import settings_of
 from workbench.tidy import plain
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def of_own_units(data: xr.Dataset) -> xr.Dataset:
 
 
 def _own_site(data: xr.Dataset) -> str:
-    return str(json.loads(data.attrs["provenance"])["settings"]["site"])
+    return str(settings_of(data)["site"])
 
 
 def _row(site: str, cell: xr.Dataset) -> dict[str, Any]:

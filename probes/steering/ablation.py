@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from probes.sparse.found import ProbeResult
+from probes.bibliography import GURNEE
+from probes.settings import one_of
 from probes.sparse.labels import Level
+from probes.steering.base import GoingOn
 from probes.steering.going_on import (
     CLASSES,
     below,
-    loaded,
     of_layers,
     require_classes,
-    said,
 )
 from probes.steering.losses import Losses
 from probes.steering.means import site_means
 from probes.steering.units import controls, without
-from workbench.errors import SettingError, UnsupportedError
-from workbench.instrument import Citation, Driving, Measured, Named
+from workbench.errors import SettingError
+from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProbeAblation"]
 
-WHO = "probe_ablation"
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "how": ("zero", "mean"),
     "classes": ("prompt", "token"),
@@ -49,7 +47,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class ProbeAblation(Driving):
+class ProbeAblation(GoingOn):
     """Take a sparse probe's units out of a layer: does the loss rise where the feature is, and only there?
 
     At each layer the k units of a feature's probe are replaced at every position, by 0 or by their mean,
@@ -86,8 +84,6 @@ class ProbeAblation(Driving):
     >>> ProbeAblation(probe="probe.nc", feature="plural", k=1)(model, prompts).plot()  # doctest: +SKIP
     """
 
-    probe: str = ""
-    feature: str = ""
     k: int = 0
     layers: int | Sequence[int] = ()
     how: Literal["zero", "mean"] = "zero"
@@ -96,12 +92,8 @@ class ProbeAblation(Driving):
     draws: int = 8
     seed: int = 0
 
-    name: ClassVar[str] = WHO
+    name: ClassVar[str] = "probe_ablation"
     title: ClassVar[str] = "Ablation of a probe's units"
-    long_targets: ClassVar[bool] = True
-    costly: ClassVar[bool] = True
-    needs_set: ClassVar[bool] = True
-    files: ClassVar[tuple[str, ...]] = ("probe",)
     most_prompts: ClassVar[int | None] = 16
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         dict.fromkeys(("loss", "random_loss", "clean_loss"), (0.0, float("inf")))
@@ -109,61 +101,33 @@ class ProbeAblation(Driving):
     citation: ClassVar[Citation] = Citation(
         "Units that sparse probes chose in {model} were ablated (Gurnee et al., 2023; {settings}) beside as "
         "many random units of the same layer",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
+        GURNEE,
     )
-    _result: ClassVar[ProbeResult | None] = None  # an instance's own
     _prompts: ClassVar[tuple[Prompt, ...] | None] = None  # an instance's own once it is settled
     _means: ClassVar[tuple[Model, Mapping[int, Tensor]] | None] = None
 
     def __post_init__(self) -> None:
-        layers = self.layers
-        several = tuple(layers) if isinstance(layers, Iterable) else (layers,)
-        object.__setattr__(self, "layers", several)
+        self._gather("layers")
         for field, known in CHOICES.items():
-            if getattr(self, field) not in known:
-                raise SettingError(
-                    f"{WHO}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-                )
-        for field in ("k", "draws"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 0:
-                raise SettingError(
-                    f"{WHO}: {field} is {value!r}: expected a whole number from 0 on"
-                )
+            one_of(self.name, field, getattr(self, field), known)
+        self._require_whole("k")
+        self._require_whole("draws")
         if self.loss == "answer" and self.classes == "token":
-            raise SettingError(f"{WHO}: loss=answer is of whole prompts: expected classes=prompt")
-
-    def of(self, result: ProbeResult) -> Self:
-        """With a result that is at hand, in the place of a file."""
-        made = copy(self)
-        object.__setattr__(made, "_result", result)
-        return made
+            raise SettingError(
+                f"{self.name}: loss=answer is of whole prompts: expected classes=prompt"
+            )
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """With the probe and, for means, all prompts."""
         if self._prompts is not None:
             return self
-        result = loaded(WHO, self.probe) if self._result is None else self._result
-        made = replace(self, feature=result.feature(self.feature)).of(result)
+        made = self._with_probe()
         every = tuple(prompts)
         encoded = [model.encode(one, long_targets=True) for one in every]
         level: Level = "all" if self.classes == "token" else "last"
         require_classes(model, encoded, made.feature, level)
         object.__setattr__(made, "_prompts", every)
         return made
-
-    @property
-    def _found(self) -> ProbeResult:
-        if self._result is None:
-            raise SettingError(f"{WHO}: not settled on prompts: expected settled(model, prompts)")
-        return self._result
 
     @property
     def _layers(self) -> list[int]:
@@ -175,18 +139,13 @@ class ProbeAblation(Driving):
 
     def prepare(self, model: Model) -> None:
         """Refuse models that predict no next tokens, and a k that was not probed."""
-        if not model.causal or len(model.stacks) > 1:
-            raise UnsupportedError(f"{WHO}: {model.name}: expected a decoder")
+        super().prepare(model)
         for layer in self._layers:
             self._units(layer)
 
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt without what the loss is of."""
         Losses.require(prompt, self.loss)
-
-    def remarks(self, model: Model) -> Sequence[str]:
-        """Whose probe it is."""
-        return said(self._found, model)
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Layers with their units, classes, and draws."""
@@ -199,13 +158,15 @@ class ProbeAblation(Driving):
         }
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
-        """One pass, and of each ablated one the blocks from the ablated layer on; means not counted."""
-        above = sum(model.n_layers - layer + 1 for layer in self._layers)
-        return sum(map(len, prompts)) * (model.n_layers + (1 + self.draws) * above)
+        """A pass as it is, the blocks below, and in each ablated pass those from the ablated layer on.
 
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Ablate in every prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
+        The pass over all prompts that takes their means is not counted.
+        """
+        layers, tokens = self._layers, sum(map(len, prompts))
+        if self.loss == "answer":
+            tokens += sum(max(0, len(prompt.answer) - 1) for prompt in prompts)
+        above = sum(model.n_layers - layer + 1 for layer in layers)
+        return tokens * (model.n_layers + max(layers) - 1 + (1 + self.draws) * above)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

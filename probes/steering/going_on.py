@@ -23,31 +23,13 @@ __all__ = [
     "below",
     "labels_at",
     "labels_by_prompt",
-    "loaded",
     "of_layers",
     "require_classes",
-    "said",
 ]
 
 CLASSES = ("in", "out")
 Label = int
 """1 in class, 0 out of class, -1 for what nothing is said of."""
-
-
-def loaded(who: str, file: str) -> ProbeResult:
-    """The saved result of sparse probes.
-
-    Raises:
-        SettingError: no file is named.
-        ResultError: it holds no such result.
-    """
-    if not file:
-        raise SettingError(
-            f"{who}: no probe: expected probe=FILE, which sparse_probe saved as .nc, or .of(result)"
-        )
-    found = ProbeResult.load(file)
-    assert isinstance(found, ProbeResult)
-    return found
 
 
 def of_layers(found: ProbeResult, layers: Sequence[int]) -> list[int]:
@@ -62,14 +44,6 @@ def of_layers(found: ProbeResult, layers: Sequence[int]) -> list[int]:
             f"layer {missing[0]} was not probed: expected some of {', '.join(map(str, known))}"
         )
     return [layer for layer in known if layer in layers] if layers else known
-
-
-def said(found: ProbeResult, model: Model) -> list[str]:
-    """What a result must say where the probe is of other weights than these."""
-    own, of = model.provenance()["weights"], found.provenance["model"]
-    if own == of["weights"]:
-        return []
-    return [f"The probe is of {of['name']} (weights {of['weights']}), not of these weights ({own})"]
 
 
 def labels_by_prompt(model: Model, prompts: Sequence[EncodedPrompt], feature: str) -> list[Label]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from probes.sparse.found import KINDS, Kind, ProbeResult
+from probes.settings import one_of
+from probes.sparse.found import KINDS, Direction, Kind
 from probes.steering.answers import Answers
-from probes.steering.going_on import below, labels_by_prompt, loaded, of_layers, said
-from workbench.errors import SettingError, UnsupportedError
-from workbench.instrument import Citation, Driving, Measured, Named
+from probes.steering.base import GoingOn
+from probes.steering.going_on import below, labels_by_prompt, of_layers
+from workbench.errors import SettingError
+from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
 from workbench.models.edits import Edit
 from workbench.models.positions import Positions, checked_positions
@@ -32,12 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Steering"]
 
-WHO = "steer"
 RANGE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Steering(Driving):
+class Steering(GoingOn):
     """Add a probe's direction to its site and see which class of answers the model gives.
 
     At each layer l and strength s, a + s v_l in the place of the activation a; v_l is the difference of
@@ -77,8 +77,6 @@ class Steering(Driving):
     >>> Steering(probe="probe.nc", feature="plural")(model, prompts).plot()  # doctest: +SKIP
     """
 
-    probe: str = ""
-    feature: str = ""
     direction: Kind = "difference"
     k: int = 0
     strength: float | Sequence[float] = (1.0, 2.0)
@@ -87,15 +85,13 @@ class Steering(Driving):
     draws: int = 4
     seed: int = 0
 
-    name: ClassVar[str] = WHO
+    name: ClassVar[str] = "steer"
     title: ClassVar[str] = "Steering"
-    long_targets: ClassVar[bool] = True
-    costly: ClassVar[bool] = True
-    needs_set: ClassVar[bool] = True
-    files: ClassVar[tuple[str, ...]] = ("probe",)
     most_prompts: ClassVar[int | None] = 32
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
-        dict.fromkeys(("p_in", "p_out", "top_in", "random_p_in", "random_top_in"), RANGE)
+        dict.fromkeys(
+            [f"{kind}{name}" for kind in ("", "random_", "clean_") for name in Answers.units], RANGE
+        )
     )
     citation: ClassVar[Citation] = Citation(
         "{model} was steered along a probe's direction (Turner et al., 2023; {settings}) beside random "
@@ -108,55 +104,32 @@ class Steering(Driving):
         "  year    = {2023}\n"
         "}",
     )
-    _result: ClassVar[ProbeResult | None] = None  # an instance's own
     _answers: ClassVar[Answers | None] = None  # an instance's own once it is settled
 
     def __post_init__(self) -> None:
-        for field in ("strength", "layers"):
-            given = getattr(self, field)
-            several = tuple(given) if isinstance(given, Iterable) else (given,)
-            object.__setattr__(self, field, several)
+        self._gather("strength")
+        self._gather("layers")
         object.__setattr__(self, "positions", checked_positions(self.positions))
-        if self.direction not in KINDS:
-            raise SettingError(
-                f"{WHO}: direction is {self.direction!r}: expected one of {', '.join(KINDS)}"
-            )
-        for field in ("k", "draws"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 0:
-                raise SettingError(
-                    f"{WHO}: {field} is {value!r}: expected a whole number from 0 on"
-                )
+        one_of(self.name, "direction", self.direction, KINDS)
+        self._require_whole("k")
+        self._require_whole("draws")
         if not self._strengths:
-            raise SettingError(f"{WHO}: no strength: expected at least one")
+            raise SettingError(f"{self.name}: no strength: expected at least one")
 
     @property
     def _strengths(self) -> list[float]:
         assert isinstance(self.strength, tuple)
         return [float(one) for one in self.strength]
 
-    def of(self, result: ProbeResult) -> Self:
-        """With a result that is at hand, in the place of a file."""
-        made = copy(self)
-        object.__setattr__(made, "_result", result)
-        return made
-
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """With the probe, and the answers of both classes of the whole set."""
         if self._answers is not None:
             return self
-        result = loaded(WHO, self.probe) if self._result is None else self._result
-        made = replace(self, feature=result.feature(self.feature)).of(result)
+        made = self._with_probe()
         encoded = [model.encode(prompt, long_targets=True) for prompt in prompts]
         labels = labels_by_prompt(model, encoded, made.feature)
         object.__setattr__(made, "_answers", Answers.of(encoded, labels, made.feature))
         return made
-
-    @property
-    def _found(self) -> ProbeResult:
-        if self._result is None:
-            raise SettingError(f"{WHO}: not settled on prompts: expected settled(model, prompts)")
-        return self._result
 
     @property
     def _layers(self) -> list[int]:
@@ -165,18 +138,17 @@ class Steering(Driving):
 
     def prepare(self, model: Model) -> None:
         """Refuse models that predict no next tokens, and directions that are none."""
-        if not model.causal or len(model.stacks) > 1:
-            raise UnsupportedError(f"{WHO}: {model.name}: expected a decoder")
+        super().prepare(model)
         for layer in self._layers:
             self._direction(layer)
 
-    def _direction(self, layer: int) -> Any:
+    def _direction(self, layer: int) -> Direction:
         return self._found.direction(self.feature, layer, self.direction, self.k or None)
 
     def remarks(self, model: Model) -> Sequence[str]:
-        """What counts as an answer of either class."""
+        """Whose probe it is, and what counts as an answer of either class."""
         assert self._answers is not None
-        return [*said(self._found, model), self._answers.said]
+        return [*super().remarks(model), self._answers.said]
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Layers with the norms of their directions, strengths, and draws."""
@@ -189,14 +161,11 @@ class Steering(Driving):
         }
 
     def block_tokens(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
-        """One pass, and of each steered one the blocks from the steered layer on."""
-        above = sum(model.n_layers - layer + 1 for layer in self._layers)
-        passes = len(self._strengths) * (1 + self.draws) * above + model.n_layers
-        return sum(map(len, prompts)) * passes
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Steer every prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
+        """A pass as it is, the blocks below, and in each steered pass those from the steered layer on."""
+        layers = self._layers
+        above = sum(model.n_layers - layer + 1 for layer in layers)
+        steered = len(self._strengths) * (1 + self.draws) * above
+        return sum(map(len, prompts)) * (model.n_layers + max(layers) - 1 + steered)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

@@ -62,11 +62,12 @@ def facts(data: xr.Dataset, layer: int) -> list[tuple[str, str]]:
     known = data["layer"].values.tolist()
     if layer not in known:
         return []
-    row, found = (
-        known.index(layer),
-        [("norm of the direction", f"{float(data['norm'].sel(layer=layer)):.4g}")],
-    )
-    for name, called in (("p_in", "steered"), ("random_p_in", "random direction")):
+    norm, row = float(data["norm"].sel(layer=layer)), known.index(layer)
+    found = [("norm of the direction", f"{norm:.4g}")]
+    runs = {"p_in": "steered"}
+    if data.sizes.get("draw"):
+        runs["random_p_in"] = "random direction"
+    for name, called in runs.items():
         value, low, high = means(data, name, LACKS)
         for at, strength in enumerate(data["strength"].values.tolist()):
             ends = f"{value[row, at]:.3f} ({low[row, at]:.3f} to {high[row, at]:.3f})"

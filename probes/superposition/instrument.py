@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from probes.bibliography import GURNEE
+from probes.settings import one_of
 from probes.superposition.statistics import (
     NORMS,
     QUANTILES,
+    Inputs,
     NormName,
     edges,
     histogram,
@@ -79,21 +82,11 @@ class Superposition(SetLevel):
     citation: ClassVar[Citation] = Citation(
         "Input weight norms and biases of the neurons of {model} were compared (Gurnee et al., 2023; "
         "{settings})",
-        "@article{gurnee2023finding,\n"
-        "  title   = {Finding Neurons in a Haystack: Case Studies with Sparse Probing},\n"
-        "  author  = {Gurnee, Wes and Nanda, Neel and Pauly, Matthew and Harvey, Katherine and\n"
-        "             Troitskii, Dmitrii and Bertsimas, Dimitris},\n"
-        "  journal = {Transactions on Machine Learning Research},\n"
-        "  year    = {2023},\n"
-        "  note    = {arXiv:2305.01610}\n"
-        "}",
+        GURNEE,
     )
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise SettingError(
-                f"superposition: norm is {self.norm!r}: expected one of {', '.join(NORMS)}"
-            )
+        one_of(self.name, "norm", self.norm, NORMS)
         if type(self.seed) is not int or self.seed < 0:
             raise SettingError(
                 f"superposition: seed is {self.seed!r}: expected a whole number from 0"
@@ -157,7 +150,7 @@ class Superposition(SetLevel):
             "bias": Named(("layer", "unit"), _each(one.bias for one in found), "pre-activation"),
         }
 
-    def _inputs(self, model: Model) -> list[Any]:
+    def _inputs(self, model: Model) -> list[Inputs]:
         return [inputs(model.weights, layer, self.norm) for layer in range(1, model.n_layers + 1)]
 
     @classmethod
@@ -204,5 +197,5 @@ class Superposition(SetLevel):
         return section(rows, data)
 
 
-def _each(values: Any) -> Tensor:
+def _each(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values))

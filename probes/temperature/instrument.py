@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from probes.bibliography import GESHKOVSKI
 from probes.temperature.measured import betas, cosines, sharpness, uniform
 from probes.twins import why_no_twin
 from workbench.errors import UnsupportedError
@@ -102,14 +103,7 @@ class AttentionEntropy(Reading):
         "Entropy of attention over visible keys in {model} was measured per head beside uniform "
         "attention and an untrained twin ({settings}); effective inverse temperatures are those of "
         "the self-attention model of Geshkovski et al. (2025) at equal entropy",
-        "@article{geshkovski2025mathematical,\n"
-        "  title   = {A mathematical perspective on Transformers},\n"
-        "  author  = {Geshkovski, Borjan and Letrouit, Cyril and Polyanskiy, Yury and Rigollet, "
-        "Philippe},\n"
-        "  journal = {Bulletin of the American Mathematical Society},\n"
-        "  year    = {2025},\n"
-        "  note    = {arXiv:2312.10794}\n"
-        "}",
+        GESHKOVSKI,
     )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         dict.fromkeys(("entropy_share", "sink", "top_sink"), (0.0, 1.0))

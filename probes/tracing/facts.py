@@ -8,9 +8,10 @@ import xarray as xr
 
 from probes.causal.roles import ROLES
 from probes.tracing.headings import corrupted_by, named, scored
-from probes.tracing.reading import SITES, half_width, of_place, settings_of
+from probes.tracing.reading import SITES, half_width, of_place
 from workbench.figures import visible
 from workbench.figures.reading import chosen, words
+from workbench.results import settings_of
 
 __all__ = ["facts"]
 

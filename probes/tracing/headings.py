@@ -7,9 +7,10 @@ from typing import Any
 import xarray as xr
 
 from probes.tracing.grid import WINDOWED
-from probes.tracing.reading import SITES, settings_of, window_of
+from probes.tracing.reading import SITES, window_of
 from workbench.figures import visible
 from workbench.figures.reading import words
+from workbench.results import settings_of
 
 __all__ = ["VALUES", "averaged_lines", "prompt_lines", "scored"]
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from probes.bibliography import MENG
 from probes.causal.contrast import Contrast, alike
 from probes.causal.corruption import (
     checked_noise,
@@ -21,6 +22,7 @@ from probes.causal.corruption import (
 from probes.causal.effects import Algorithm, Direction, Effects, algorithm_of, effects, planned
 from probes.causal.metrics import UNITS, Metric, require_goal, settled_metric
 from probes.causal.pace import within
+from probes.settings import one_of, sites_of
 from probes.tracing.grid import SITES, WINDOWED, grid
 from probes.tracing.measured import DIMS, Scored, unit_of, variables
 from probes.tracing.viewed import Viewed
@@ -112,35 +114,19 @@ class CausalTrace(Viewed):
     most_prompts: ClassVar[int | None] = 8
     citation: ClassVar[Citation] = Citation(
         "Causal effects in {model} were traced by activation patching (Meng et al., 2022; {settings})",
-        "@inproceedings{meng2022locating,\n"
-        "  title     = {Locating and Editing Factual Associations in {GPT}},\n"
-        "  author    = {Meng, Kevin and Bau, David and Andonian, Alex and Belinkov, Yonatan},\n"
-        "  booktitle = {Advances in Neural Information Processing Systems},\n"
-        "  year      = {2022},\n"
-        "  note      = {arXiv:2202.05262}\n"
-        "}",
+        MENG,
     )
 
     def __post_init__(self) -> None:
-        sites = self.sites.split(",") if isinstance(self.sites, str) else self.sites
-        object.__setattr__(self, "sites", tuple(sites))
+        object.__setattr__(self, "sites", sites_of(WHO, self.sites, SITES))
         object.__setattr__(self, "positions", checked_positions(self.positions))
         if isinstance(self.layers, int):
             object.__setattr__(self, "layers", (self.layers,))
         elif self.layers != "all":
             object.__setattr__(self, "layers", tuple(self.layers))
-        unknown = [site for site in self.sites if site not in SITES]
-        if unknown or not self.sites or len(set(self.sites)) < len(self.sites):
-            found = ", ".join(map(repr, unknown or self.sites)) or "empty"
-            raise SettingError(
-                f"{WHO}: sites is {found}: expected some of {', '.join(SITES)}, each once"
-            )
         checked_noise(self.noise, self.samples, self.seed, WHO, self.noise_std)
         for field, known in CHOICES.items():
-            if getattr(self, field) not in known:
-                raise SettingError(
-                    f"{WHO}: {field} is {getattr(self, field)!r}: expected one of {', '.join(known)}"
-                )
+            one_of(WHO, field, getattr(self, field), known)
 
     def settled(self, model: Model, prompts: Iterable[Prompt]) -> Self:
         """Fill in what is left open: corruption, metric, window, and the noise of these subjects."""
@@ -236,10 +222,6 @@ class CausalTrace(Viewed):
             samples=self._samples,
             tail=tail,
         )
-
-    def drive(self, model: Model, batch: Batch) -> tuple[Places, Measured]:
-        """Trace every prompt."""
-        return self.drive_paced(model, batch, lambda _: None)
 
     def drive_paced(
         self, model: Model, batch: Batch, pace: Callable[[float], None]

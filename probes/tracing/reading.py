@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
+from workbench.figures import reading
 from workbench.figures.reading import chosen
 from workbench.report.intervals import student
 
-__all__ = ["SITES", "half_width", "of_place", "of_prompt", "settings_of", "window_of"]
+__all__ = ["SITES", "half_width", "of_place", "of_prompt", "window_of"]
 
 SITES = {
     "resid_post": "state",
@@ -28,9 +26,7 @@ def of_prompt(data: xr.Dataset, prompt: str | int | None = None) -> xr.Dataset:
     Raises:
         ResultError: the result has no such prompt.
     """
-    name = chosen("prompt", prompt, data["prompt"].values)
-    here = data.isel(place=np.flatnonzero(data["prompt"].values == name))
-    return here.swap_dims(place="position")
+    return reading.of_prompt(data, prompt).swap_dims(place="position")
 
 
 def of_place(
@@ -51,12 +47,6 @@ def half_width(data: xr.Dataset) -> xr.DataArray:
     """Half of the 95% interval of an effect over the samples of noise (Student's); NaN for one."""
     factor = student(data.sizes["sample"])
     return data["stderr"] * (np.nan if factor is None else factor)
-
-
-def settings_of(data: xr.Dataset) -> dict[str, Any]:
-    """The settings that a result was made with."""
-    found: dict[str, Any] = json.loads(data.attrs["provenance"])["settings"]
-    return found
 
 
 def window_of(width: int) -> str:

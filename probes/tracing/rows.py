@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.causal.roles import ROLES
-from probes.tracing.reading import settings_of
 from workbench.figures.reading import words
+from workbench.results import settings_of
 from workbench.tidy import plain
 
 if TYPE_CHECKING:

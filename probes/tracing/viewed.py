@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.instrument import Driving
+from workbench.instrument import Paced
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Viewed"]
 
 
-class Viewed(Driving):
+class Viewed(Paced):
     """A driving instrument whose result has the axes of a causal trace."""
 
     @classmethod

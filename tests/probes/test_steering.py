@@ -217,6 +217,32 @@ def test_steering_by_nothing_is_the_model_as_it_is_and_edits_are_the_views(
     assert "not of these weights" in other.provenance["remarks"][0]
 
 
+@pytest.mark.parametrize(
+    "instrument",
+    [
+        Steering(draws=1, layers=2),
+        ProbeAblation(draws=1),
+        ProbeAblation(draws=1, loss="answer"),
+    ],
+)
+def test_plans_count_every_token_that_passes_through_a_block(
+    found: ProbeResult, instrument: Steering | ProbeAblation
+) -> None:
+    """As its attention counts them, one prompt a batch, so that nothing is padded."""
+    hooked, counted = model("gpt2"), 0
+
+    def count(_: Any, args: tuple[torch.Tensor], __: Any) -> None:
+        nonlocal counted
+        counted += args[0].shape[:-1].numel()
+
+    one = instrument.of(found)
+    handles = [block.attn.c_attn.register_forward_hook(count) for block in hooked.hf.transformer.h]
+    one(hooked, prompts(), batch_size=1)
+    for handle in handles:
+        handle.remove()
+    assert wb.plan(hooked, prompts(), [one], batch_size=1).block_tokens == counted
+
+
 def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
     hooked = model("gpt2")
     both = [Steering(draws=1).of(found), ProbeAblation(draws=1).of(found)]
@@ -232,6 +258,9 @@ def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
     data = both[1](hooked, prompts()).data
     assert len(ProbeAblation.facts(data, layer=2)) == 7
     assert ProbeAblation.facts(data, layer=0) == []
+    alone = Steering(draws=0, strength=1.0).of(found)(hooked, prompts()).data
+    known = dict(Steering.facts(alone, layer=2))
+    assert list(known) == ["norm of the direction", "p(in class), strength 1, steered"]
 
 
 @pytest.mark.parametrize(

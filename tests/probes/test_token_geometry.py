@@ -106,7 +106,7 @@ def test_the_centred_view_takes_off_the_mean_of_other_text(corpus: Path) -> None
         expected = mean_cosine(units(states - every.mean(1, keepdim=True)))
         # means are kept in float32
         np.testing.assert_allclose(data[name][1, :, 0], expected, rtol=0, atol=1e-5)
-    with pytest.raises(wb.WorkbenchError, match="stands in the corpus"):
+    with pytest.raises(wb.WorkbenchError, match="token_geometry: .* stands in .* centred=false"):
         TokenGeometry(corpus=str(corpus))(hooked, "1 b")
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from workbench.errors import ResultError
 
-__all__ = ["Pick", "chosen", "picked", "reading", "words"]
+__all__ = ["Pick", "chosen", "of_prompt", "picked", "reading", "words"]
 
 Pick = slice | Sequence[int] | None
 """Coordinates along one axis: a slice with both ends included, a list, or None for the default."""
@@ -27,12 +27,21 @@ def reading(
     Raises:
         ResultError: the result has no such prompt or site.
     """
-    prompt = chosen("prompt", prompt, data["prompt"].values)
     site = chosen("site", site, data["site"].values)
-    here = data.sel(site=site).isel(place=np.flatnonzero(data["prompt"].values == prompt))
+    here = of_prompt(data.sel(site=site), prompt)
     if "place" in here.indexes:
         here = here.reset_index("place")
     return here.swap_dims(place="position")
+
+
+def of_prompt(data: xr.Dataset, prompt: str | int | None = None) -> xr.Dataset:
+    """The places of one prompt, the first one where None.
+
+    Raises:
+        ResultError: the result has no such prompt.
+    """
+    names = data["prompt"].values
+    return data.isel(place=np.flatnonzero(names == chosen("prompt", prompt, names)))
 
 
 def words(data: xr.Dataset, ids: xr.DataArray) -> npt.NDArray[Any]:

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import RLock
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.errors import ModelError, UnsupportedError
-from workbench.models.locks import lock_of
+from workbench.models.locks import Turns, lock_of
 
 __all__ = [
     "active_adapter",
@@ -151,29 +150,16 @@ def turns(hf: Any, adapter: str | None) -> AbstractContextManager[Any]:
     nobody holds the lock the model is as its owner left it. Re-entrant, as the lock is.
     """
     lock, layers = lock_of(hf), adapter_layers(hf)
-    return _Turns(layers, adapter, lock) if layers else lock
+    return _AdapterTurns(layers, adapter, lock) if layers else lock
 
 
-class _Turns(AbstractContextManager[None]):
+class _AdapterTurns(Turns):
     """See `turns`."""
 
     def __init__(self, layers: Sequence[Any], adapter: str | None, lock: RLock) -> None:
+        super().__init__()
         self._layers = {layer: adapter if adapter in _names(layer) else None for layer in layers}
         self._lock = lock
-        self._held: list[AbstractContextManager[None]] = []
-
-    def __enter__(self) -> None:
-        held = self._turn()
-        held.__enter__()
-        self._held.append(held)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._held.pop().__exit__(kind, error, trace)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from workbench.errors import SettingError
 from workbench.models.anatomy import Anatomy
 from workbench.models.fused import output_width
 from workbench.models.hooks import Attachable, Tap, attached
+from workbench.models.locks import Turns
 
 __all__ = ["Change", "ChangedTurns", "Changes", "merged", "said", "taps_of"]
 
@@ -132,28 +132,15 @@ def _adding(given: list[Tensor], left: Tensor, right: Tensor) -> Tap:
     return add
 
 
-class ChangedTurns(AbstractContextManager[None]):
+class ChangedTurns(Turns):
     """The lock of a model, which while it is held by this thread has the changes on. Re-entrant."""
 
     def __init__(
         self, lock: AbstractContextManager[Any], taps: list[tuple[Attachable, Tap]]
     ) -> None:
+        super().__init__()
         self._lock = lock
         self._taps = taps
-        self._held: list[AbstractContextManager[None]] = []
-
-    def __enter__(self) -> None:
-        held = self._turn()
-        held.__enter__()
-        self._held.append(held)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._held.pop().__exit__(kind, error, trace)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What every engine shares: prompts, sites, refusals, and one docstring for each call."""
+"""What every engine offers, with one docstring for each call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
-from workbench.errors import ModelError, PromptError, SettingError, UnsupportedError
-from workbench.models.batch import Batch, Padding
+from workbench.errors import UnsupportedError
+from workbench.models.accepting import Accepting
+from workbench.models.batch import Batch
 from workbench.models.captures import Captures, Read
 from workbench.models.changes import Changes
 from workbench.models.edits import Edit
@@ -19,19 +20,17 @@ from workbench.models.forward import Part, Start
 from workbench.models.generation import continuations
 from workbench.models.gradients import Pullback, Scalar
 from workbench.models.keys_values import KeyValues
-from workbench.models.loaded import Loaded
 from workbench.models.positions import Positions
-from workbench.models.sites import Site, SiteRequest, expand_sites
+from workbench.models.sites import SiteRequest
 from workbench.models.steering import Steer
-from workbench.models.tokens import EncodedPrompt
 from workbench.models.twin import random_twin
 from workbench.models.weights import Weights
-from workbench.prompts import Prompt, Prompts, PromptSet
+from workbench.prompts import Prompts
 
 if TYPE_CHECKING:
     from workbench.models.blocks import Blocks
 
-__all__ = ["Engine", "Factors", "Part", "listed"]
+__all__ = ["Engine", "Factors", "Part"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Factors:
     delta: Tensor
 
 
-class Engine(Loaded, ABC):
+class Engine(Accepting, ABC):
     """A language model with canonical sites that are read and edited, on one of the engines.
 
     Every call takes the model's lock, leaves no hook, no changed forward and no `.grad` behind
@@ -123,28 +122,6 @@ class Engine(Loaded, ABC):
             self._twins[seed] = made
         return self._twins[seed]
 
-    # --- prompts ---------------------------------------------------------------------------
-
-    def encode(self, prompt: Prompt, *, long_targets: bool = False) -> EncodedPrompt:
-        """Encode one prompt, refusing what does not fit (see `Tokens.encode`)."""
-        return self.tokens.encode(prompt, self.context, long_targets=long_targets)
-
-    def batch(
-        self, prompts: Prompts | Sequence[EncodedPrompt], padding: Padding = "right"
-    ) -> Batch:
-        """One padded batch of prompts on the model's device."""
-        encoded = [p if isinstance(p, EncodedPrompt) else self.encode(p) for p in listed(prompts)]
-        return Batch.collate(
-            encoded, pad_id=self.tokens.pad_id, padding=padding, device=self.device
-        )
-
-    def as_run(self, batch: Batch) -> Batch:
-        """The batch whose positions its sites have: of a model of two stacks, the decoder's."""
-        return self._batch(batch)
-
-    def _batch(self, batch: Batch | Prompts) -> Batch:
-        return batch if isinstance(batch, Batch) else self.batch(batch)
-
     # --- reading and editing ---------------------------------------------------------------
 
     def capture(
@@ -218,52 +195,6 @@ class Engine(Loaded, ABC):
             SettingError: an unknown site or layer, or one below `start`.
             UnsupportedError: a site that this model does not have or that failed its check.
         """
-
-    def _checked_start(
-        self, batch: Batch, start: Start | None, prefix: KeyValues | None
-    ) -> Start | None:
-        """Refuse a restart from no layer, or from states of another shape; the dtype is cast."""
-        if start is None:
-            return None
-        layer, states = start
-        if not 0 <= layer <= self.n_layers:
-            raise SettingError(f"no layer {layer} to restart from: expected 0..{self.n_layers}")
-        rows, width = batch.ids.shape
-        expected = (rows, width - (0 if prefix is None else prefix.width), self.d_model)
-        if tuple(states.shape) != expected:
-            raise SettingError(
-                f"states of shape {tuple(states.shape)} to restart from: expected {expected}, "
-                "padded as the batch is"
-            )
-        return layer, states.to(device=self.device, dtype=self.dtype)
-
-    def _sites(
-        self, requests: str | Sequence[SiteRequest], start: Start | None = None
-    ) -> tuple[Site, ...]:
-        sites = expand_sites(requests, self.n_layers)
-        if not sites:
-            raise SettingError("no sites: expected at least one")
-        for site in sites:
-            self._require(site, start)
-        return sites
-
-    def _sites_inside(
-        self, requests: str | Sequence[SiteRequest], start: Start | None = None
-    ) -> tuple[Site, ...]:
-        """The sites to differentiate at; what the model returns is none."""
-        sites = self._sites(requests, start)
-        if any(site.name == "logits" for site in sites):
-            raise SettingError("logits: expected a site inside the network to differentiate at")
-        return sites
-
-    def _require(self, site: Site, start: Start | None) -> None:
-        """Refuse a site that it lacks, that failed its check, or that a restart passes over."""
-        self.anatomy.require(site.name)
-        if site.name in self.refused:
-            raise ModelError(f"{self.name}: {site.name} is refused: {self.refused[site.name]}")
-        lowest = 0 if start is None else start[0] + (site.name != "resid_post")
-        if site.layer < lowest and site.name not in ("final_norm", "logits"):
-            raise SettingError(f"{site} lies below the restart at layer {lowest}: it is not run")
 
     # --- gradients -------------------------------------------------------------------------
 
@@ -419,15 +350,3 @@ class Engine(Loaded, ABC):
         return UnsupportedError(
             f"the {self.engine} engine has no {what}: load the model with engine='torch' for it"
         )
-
-
-def listed(prompts: Prompts | Sequence[EncodedPrompt]) -> Sequence[Prompt | EncodedPrompt]:
-    """Prompts, checked as a set, or encoded ones as they are."""
-    if isinstance(prompts, str | Prompt | PromptSet):
-        return PromptSet.of(prompts)
-    items = list(prompts)
-    encoded = [item for item in items if isinstance(item, EncodedPrompt)]
-    plain = [item for item in items if not isinstance(item, EncodedPrompt)]
-    if encoded and plain:
-        raise PromptError("prompts and encoded prompts in one batch: expected one kind")
-    return encoded or PromptSet.of(plain)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from workbench.errors import PromptError, ResultError, UnsupportedError
 from workbench.instrument import Driving, Instrument, Reading, SetLevel
+from workbench.models.accepting import listed
 from workbench.models.batch import Batch, Padding
 from workbench.models.captures import Captures, Read
-from workbench.models.engine import listed
 from workbench.models.families import FAMILIES
 from workbench.models.positions import Positions, resolve_positions
 from workbench.models.pretrained import chosen_device
