@@ -57,6 +57,18 @@ def test_an_equiangular_start_moves_by_the_scalar_law(kernel: Kernel) -> None:
         assert (slope - wanted).abs().max() < 1e-11
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_before_and_around_a_branch_norms_are_not_held(kernel: Kernel) -> None:
+    """pre: the attention of the directions as it is; peri: its direction alone, at speed 1."""
+    x = 2 * scattered(6, 4)
+    u = x / x.norm(dim=-1, keepdim=True)
+    weights = torch.exp(3.0 * (u @ u.mT - 1))
+    force = weights / (weights.sum(-1, keepdim=True) if kernel == "sa" else 6) @ u
+    pre, peri = (Field(beta=3.0, kernel=kernel, norm=norm)(0, x) for norm in ("pre", "peri"))
+    assert (pre - force).abs().max() < ROUNDING
+    assert (peri - force / force.norm(dim=-1, keepdim=True)).abs().max() < ROUNDING
+
+
 def test_unnormalised_attention_is_worked_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     x = scattered(2, 11, 3)
     mask = torch.ones(2, 11, dtype=torch.bool)
