@@ -184,7 +184,7 @@ class Run(_Experiment):
         device: where to run.
         norm: "post" (on the sphere), "pre" or "peri".
         causal: whether a token sees those up to itself alone.
-        temperature: of noise on the sphere; 0 for none.
+        temperature: of noise on the sphere, in the same units of time; 0 for none.
     """
 
     betas: tuple[float, ...] | float = (0.5, 2.0, 4.0)

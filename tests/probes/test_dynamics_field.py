@@ -138,6 +138,18 @@ def test_differential_attention_of_equals_is_less_attention() -> None:
     assert (other - (plain - 0.3 * Field(beta=0.0)(0, x))).abs().max() < ROUNDING
 
 
+def test_two_unnormalised_attentions_are_in_one_unit_of_time() -> None:
+    """A1 - lambda A2 as written, times exp(-beta) of A1; one beta a system."""
+    x = scattered(2, 6, 4)
+    first, second = torch.tensor([1.0, 4.0], dtype=torch.float64), 2.5
+    field = Field(beta=first, kernel="usa", minus=Differential(0.3, second))
+    for index, beta in enumerate(first.tolist()):
+        one = x[index]
+        weights = torch.exp(beta * one @ one.T) - 0.3 * torch.exp(second * one @ one.T)
+        wanted = math.exp(-beta) / 6 * weights @ one
+        assert (field.attention(x)[index] - wanted).abs().max() < ROUNDING
+
+
 def test_general_maps_are_of_column_vectors() -> None:
     x = scattered(5, 3)
     q, k, v = (scattered(3, 3, seed=seed) for seed in (1, 2, 3))
