@@ -29,9 +29,8 @@ __all__ = ["PhaseDiagram", "Run", "Simulated", "Staircase"]
 
 SEEN = ("mean_cosine", "order_parameter", "energy", "clusters")
 LEVEL = 0.5  # the mean cosine that marks the crossover
-LONGEST = (
-    1.0  # step: clusters hold together at rate 1, and beyond 2 Heun's method throws them apart
-)
+LONGEST = 1.0  # step: clusters hold together at rate 1; beyond 2 Heun's method throws them apart
+SEEDS = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +125,8 @@ class _Experiment:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise SettingError(f"{name} is {value}: expected a whole number, at least {least}")
+        if self.seed >= SEEDS:
+            raise SettingError(f"seed is {self.seed}: expected a whole number below {SEEDS}")
         for name, most in (("time", math.inf), ("step", LONGEST)):
             value = getattr(self, name)
             if not _is_number(value) or not 0 < value <= most or value == math.inf:

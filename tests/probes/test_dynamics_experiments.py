@@ -84,6 +84,7 @@ def test_the_axis_of_unnormalised_time_says_its_unit(kind: type[Run]) -> None:
         (Run, {"betas": (1.0, True)}, "expected numbers above 0"),
         (Run, {"seed": 1.5}, "seed is 1.5: expected a whole number, at least 0"),
         (Run, {"seed": -1}, "seed is -1: expected a whole number, at least 0"),
+        (Run, {"seed": 2**70}, "expected a whole number below 4294967296"),
         (Run, {"causal": 1}, "causal is 1: expected true or false"),
         (Run, {"temperature": "cold"}, "temperature is cold: expected a number, 0 or above"),
         (Run, {"kernel": "gauss"}, "expected one of sa, usa"),
