@@ -29,6 +29,8 @@ __all__ = ["PhaseDiagram", "Run", "Simulated", "Staircase"]
 
 SEEN = ("mean_cosine", "order_parameter", "energy", "clusters")
 LEVEL = 0.5  # the mean cosine that marks the crossover
+LONGEST = 1.0  # step: clusters hold together at rate 1; beyond 2 Heun's method throws them apart
+SEEDS = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class _Experiment:
         seeds: systems a beta.
         kernel: "sa" (softmax) or "usa" (unnormalised; time in units of exp(-beta)).
         time: how long.
-        step: the longest step of time.
+        step: the longest step of time, at most 1.
         seed: of the first start.
         device: where to run.
     """
@@ -119,16 +121,19 @@ class _Experiment:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 2), ("d", 2), ("seeds", 1)):
+        for name, least in (("tokens", 2), ("d", 2), ("seeds", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if type(value) is not int or value < least:
                 raise SettingError(f"{name} is {value}: expected a whole number, at least {least}")
-        for name in ("time", "step"):
+        if self.seed >= SEEDS:
+            raise SettingError(f"seed is {self.seed}: expected a whole number below {SEEDS}")
+        for name, most in (("time", math.inf), ("step", LONGEST)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise SettingError(f"{name} is {value}: expected a number above 0")
+            if not _is_number(value) or not 0 < value <= most or value == math.inf:
+                ends = "above 0" if most == math.inf else f"above 0, at most {most:g}"
+                raise SettingError(f"{name} is {value}: expected a number {ends}")
         betas = self.betas if isinstance(self.betas, tuple) else (self.betas,)
-        if not betas or not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
+        if not betas or not all(_is_number(b) and 0 < b < math.inf for b in betas):
             raise SettingError(f"betas is {self.betas}: expected numbers above 0")
         self._field(torch.ones(1))  # refuses kernel and norm
 
@@ -175,12 +180,12 @@ class Run(_Experiment):
         seeds: systems a beta, of random starts.
         kernel: "sa" (softmax) or "usa" (unnormalised; time in units of exp(-beta)).
         time: how long.
-        step: the longest step of time.
+        step: the longest step of time, at most 1.
         seed: of the starts.
         device: where to run.
         norm: "post" (on the sphere), "pre" or "peri".
         causal: whether a token sees those up to itself alone.
-        temperature: of noise on the sphere; 0 for none.
+        temperature: of noise on the sphere, in the same units of time; 0 for none.
     """
 
     betas: tuple[float, ...] | float = (0.5, 2.0, 4.0)
@@ -188,6 +193,13 @@ class Run(_Experiment):
     norm: Norm = "post"
     causal: bool = False
     temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.causal) is not bool:
+            raise SettingError(f"causal is {self.causal}: expected true or false")
+        if not _is_number(self.temperature):
+            raise SettingError(f"temperature is {self.temperature}: expected a number, 0 or above")
 
     def _field(self, beta: Tensor) -> Field:
         return Field(beta=beta, kernel=self.kernel, norm=self.norm, causal=self.causal)
@@ -218,7 +230,7 @@ class PhaseDiagram(_Experiment):
         seeds: systems a beta, of random starts.
         kernel: "sa" (softmax) or "usa" (unnormalised; time in units of exp(-beta)).
         time: the deepest depth.
-        step: the longest step of time.
+        step: the longest step of time, at most 1.
         seed: of the starts.
         device: where to run.
     """
@@ -256,7 +268,7 @@ class Staircase(_Experiment):
         seeds: systems a beta, of random starts.
         kernel: "sa" (softmax) or "usa" (unnormalised; time in units of exp(-beta)).
         time: the last time; meetings take times of the order of exp(beta).
-        step: the longest step of time; clusters hold together at rate 1, so that 1 is near the limit.
+        step: the longest step of time, at most 1.
         seed: of the starts.
         device: where to run.
     """
@@ -270,3 +282,7 @@ class Staircase(_Experiment):
     def __call__(self) -> Simulated:
         """Run."""
         return self._measured(np.array([0.0, *np.geomspace(0.1, self.time, 120)]))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

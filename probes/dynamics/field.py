@@ -64,7 +64,7 @@ class Field:
         q, k, v: [d, d] maps that turn a column vector; the identity where None.
         mask: [..., n], True where a token counts; what stands elsewhere changes nothing and rests.
         frequencies: [..., n] natural frequencies in rad per unit of time; only for d = 2 and "post".
-        minus: a second attention to take off.
+        minus: a second attention to take off; of "usa" in the units of time of the first.
 
     Raises:
         SettingError: an unknown kernel or norm, or frequencies off the sphere.
@@ -109,6 +109,8 @@ class Field:
             return found
         less = self.minus
         second = self._attend(less.beta, _mapped(x, less.q), _mapped(x, less.k), values)
+        if self.kernel == "usa":
+            second = self._in_own_time(less.beta, second)
         return found - less.weight * second
 
     def layer(self, x: Tensor, h: float) -> Tensor:
@@ -130,6 +132,11 @@ class Field:
 
     def _sound(self, x: Tensor) -> Tensor:
         return x if self.mask is None else torch.where(self.mask[..., None], x, 0)
+
+    def _in_own_time(self, beta: float | Tensor, second: Tensor) -> Tensor:
+        """A second attention, which is in units of exp(-beta) of its own, in units of the first's."""
+        ahead = torch.as_tensor(beta, dtype=second.dtype, device=second.device) - self.beta
+        return second * ahead.exp()[..., None, None]
 
     def _from_attention(self, u: Tensor) -> Tensor:
         force = self.attention(u)

@@ -81,10 +81,14 @@ def fixed_point(
     The search ends at a residual below `tolerance`, or after `iterations`: read the residual.
 
     Raises:
-        SettingError: x is not [n, d], or a token has no direction.
+        SettingError: x is not [n, d], a token has no direction, or a `Field` moves tokens off the sphere.
     """
     if x.dim() != 2:
         raise SettingError(f"fixed points are of one system [n, d]: got {list(x.shape)}")
+    if not getattr(law, "on_sphere", True):
+        raise SettingError(
+            f"fixed points are of tokens on the sphere: norm={getattr(law, 'norm', None)!r}"
+        )
     require_tokens(x)
     x = unit(x)
 
@@ -122,7 +126,13 @@ class FlowMap:
 
 
 def flow_map(law: Law, x: Tensor, time: float, steps: int, *, method: Method = "rk4") -> FlowMap:
-    """Where tokens x [n, d] on the sphere go, there and back, and the map's singular values."""
+    """Where tokens x [n, d] on the sphere go, there and back, and the map's singular values.
+
+    Raises:
+        SettingError: x is not [n, d], and what `advance` refuses.
+    """
+    if x.dim() != 2:
+        raise SettingError(f"flow maps are of one system [n, d]: got {list(x.shape)}")
     x = unit(x)
 
     def there(y: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Particles"]
 
 WHO = "particles"
+COLDEST = 700  # beta: e^700 is a float64 still
 CHOICES = ("raw", "centred", "random", "shuffled")
 
 
@@ -64,7 +65,7 @@ class Particles(Reading):
         drop: "default" leaves out special tokens that open a prompt, and sinks; "none" leaves out none.
         corpus: a prompt file whose mean is taken off, of at least 1,000 tokens; bundled sentences where
             empty.
-        beta: inverse temperature of the interaction energy.
+        beta: inverse temperature of the interaction energy, at most 700.
         views: some of raw, centred, random (twins) and shuffled; all that can be had where empty, and
             the result says what could not be. Twins of more than 10^9 parameters are drawn only where
             they are named here.
@@ -137,8 +138,11 @@ class Particles(Reading):
             raise SettingError(f"{WHO}: draws is {self.draws!r}: expected a number of at least 1")
         if type(self.seed) is not int or self.seed < 0:
             raise SettingError(f"{WHO}: seed is {self.seed!r}: expected a whole number from 0")
-        if not 0 < self.beta < float("inf"):
-            raise SettingError(f"{WHO}: beta is {self.beta!r}: expected a finite number above 0")
+        if type(self.beta) not in (int, float) or not 0 < self.beta <= COLDEST:
+            raise SettingError(
+                f"{WHO}: beta is {self.beta!r}: expected a number above 0, at most {COLDEST}, above "
+                "which energies are beyond float64"
+            )
         if type(self.expensive) is not bool:
             raise SettingError(f"{WHO}: expensive is {self.expensive!r}: expected true or false")
 

@@ -130,7 +130,7 @@ def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
             known["vendi"] = vendi(u, mask)
     over_pairs(u, mask, *measures.values())
     known |= {name: measure.value() for name, measure in measures.items()}
-    known["energy"] = known["energy"].exp()
+    known["energy"] = known["energy"].double().exp()  # up to e^beta, beyond float32 from 89 on
     return known
 
 

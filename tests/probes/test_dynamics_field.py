@@ -57,6 +57,18 @@ def test_an_equiangular_start_moves_by_the_scalar_law(kernel: Kernel) -> None:
         assert (slope - wanted).abs().max() < 1e-11
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_before_and_around_a_branch_norms_are_not_held(kernel: Kernel) -> None:
+    """pre: the attention of the directions as it is; peri: its direction alone, at speed 1."""
+    x = 2 * scattered(6, 4)
+    u = x / x.norm(dim=-1, keepdim=True)
+    weights = torch.exp(3.0 * (u @ u.mT - 1))
+    force = weights / (weights.sum(-1, keepdim=True) if kernel == "sa" else 6) @ u
+    pre, peri = (Field(beta=3.0, kernel=kernel, norm=norm)(0, x) for norm in ("pre", "peri"))
+    assert (pre - force).abs().max() < ROUNDING
+    assert (peri - force / force.norm(dim=-1, keepdim=True)).abs().max() < ROUNDING
+
+
 def test_unnormalised_attention_is_worked_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     x = scattered(2, 11, 3)
     mask = torch.ones(2, 11, dtype=torch.bool)
@@ -124,6 +136,18 @@ def test_differential_attention_of_equals_is_less_attention() -> None:
     assert (less - 0.7 * plain).abs().max() < ROUNDING
     other = Field(beta=2.0, q=q, minus=Differential(0.3, 0.0))(0, x)
     assert (other - (plain - 0.3 * Field(beta=0.0)(0, x))).abs().max() < ROUNDING
+
+
+def test_two_unnormalised_attentions_are_in_one_unit_of_time() -> None:
+    """A1 - lambda A2 as written, times exp(-beta) of A1; one beta a system."""
+    x = scattered(2, 6, 4)
+    first, second = torch.tensor([1.0, 4.0], dtype=torch.float64), 2.5
+    field = Field(beta=first, kernel="usa", minus=Differential(0.3, second))
+    for index, beta in enumerate(first.tolist()):
+        one = x[index]
+        weights = torch.exp(beta * one @ one.T) - 0.3 * torch.exp(second * one @ one.T)
+        wanted = math.exp(-beta) / 6 * weights @ one
+        assert (field.attention(x)[index] - wanted).abs().max() < ROUNDING
 
 
 def test_general_maps_are_of_column_vectors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -277,8 +278,11 @@ def test_fixed_points_with_their_spectra() -> None:
     saddle = fixed_point(Field(beta=3.0), poles)
     assert saddle.residual < 1e-12
     assert saddle.unstable == 1
-    with pytest.raises(SettingError, match="one system"):
-        fixed_point(Field(), scattered(2, 4, 3))
+    for find in (fixed_point, partial(flow_map, time=1.0, steps=5)):
+        with pytest.raises(SettingError, match="one system"):
+            find(Field(), scattered(2, 4, 3))
+        with pytest.raises(SettingError, match="norm='pre'"):
+            find(Field(norm="pre"), scattered(4, 3))
 
 
 def test_the_flow_goes_back_as_far_as_it_is_conditioned() -> None:

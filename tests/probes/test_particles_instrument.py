@@ -326,6 +326,9 @@ def test_means_follow_weights_written_in_place_and_views(other_text: str) -> Non
         ({"views": None}, "left empty for their defaults"),
         ({"draws": 0}, "draws is 0"),
         ({"beta": float("inf")}, "beta is inf"),
+        ({"beta": 701}, "beta is 701: expected a number above 0, at most 700"),
+        ({"beta": "cold"}, "beta is 'cold'"),
+        ({"beta": True}, "beta is True"),
         ({"seed": -1}, "seed is -1"),
         ({"expensive": 1}, "expensive is 1"),
     ],
@@ -342,6 +345,16 @@ def test_drop_none_is_what_a_command_line_says() -> None:
         configure("particles", ["drop=default", "views=", "positions=last"]).settings()["views"]
         == ()
     )
+
+
+def test_energies_that_float32_cannot_hold() -> None:
+    """At the largest beta: of n tokens at least the n pairs i = j of e^beta, at most all n^2."""
+    single = wb.load(hf_model("gpt2").float(), tokenizer_of("gpt2"))
+    found = Particles(views=["raw"], beta=700)(single, TEXTS[:1]).data
+    logs = np.log(found["energy"].values.ravel()) - (700 - np.log(1400))
+    # an exponent of 700 in float32 rounds at 3e-5
+    assert (logs > -np.log(len(TEXTS[0])) - 1e-3).all()
+    assert (logs < 1e-3).all()
 
 
 def test_two_stacks_are_refused_by_name() -> None:
