@@ -305,6 +305,17 @@ class SetLevel(Instrument):
     def update(self, state: State, captures: Captures) -> State:
         """The state after one more batch; the one given stays as it is."""
 
+    def update_beside(self, state: State, captures: Captures, model: Model) -> State:
+        """The state after one more batch where the model is at hand; by default `update`'s.
+
+        For controls that need passes of their own beside the common one, whose captures are given.
+        """
+        return self.update(state, captures)
+
+    def block_tokens_beside(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """How many tokens `update_beside` sends through a block, for a plan."""
+        return 0
+
     @abstractmethod
     def merge(self, left: State, right: State) -> State:
         """The state of two shards together."""

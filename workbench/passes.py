@@ -122,6 +122,9 @@ def _counted(
     uncounted = tuple(dict.fromkeys(name for name, tokens in own if tokens is None))
     common = planned.block_tokens if others or uncounted else 0
     beside = sum(it.block_tokens(model, encoded) for it in others)
+    beside += sum(
+        it.block_tokens_beside(model, encoded) for it in others if isinstance(it, SetLevel)
+    )
     total = common + beside + sum(tokens or 0 for _, tokens in own)
     return replace(planned, block_tokens=total, uncounted=uncounted)
 
@@ -427,7 +430,7 @@ def _run(
             measured = instrument.measure_beside(caught[i], job.model)
             part.add(indices, caught[i].places, measured)
         elif isinstance(instrument, SetLevel):
-            new_states[i] = instrument.update(states[i], caught[i])
+            new_states[i] = instrument.update_beside(states[i], caught[i], job.model)
         elif isinstance(instrument, Driving):
             part.add(indices, *instrument.drive_paced(job.model, batch, pace))
         found.append(part)
