@@ -73,7 +73,7 @@ class Corpus:
         for prompt in prompts:
             if prompt.shown in self.texts:
                 raise SettingError(
-                    f"particles: prompt {prompt.shown[:40]!r} stands in the corpus {self.source}, whose "
+                    f"prompt {prompt.shown[:40]!r} stands in the corpus {self.source}, whose "
                     "mean is to be that of other text: give another corpus, or views=raw,random,shuffled"
                 )
 
@@ -91,7 +91,7 @@ class Corpus:
         count = sum(map(len, found))
         if count < LEAST:
             raise SettingError(
-                f"particles: corpus {self.source} holds {count} tokens: expected at least {LEAST}"
+                f"corpus {self.source} holds {count} tokens: expected at least {LEAST}"
             )
         return found
 
