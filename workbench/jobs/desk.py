@@ -28,6 +28,7 @@ from workbench.jobs.table import Table, Wanted
 from workbench.jobs.texts import Texts
 from workbench.prompts import PromptSet
 from workbench.results import Result
+from workbench.simulation import Simulation
 
 __all__ = ["Desk"]
 
@@ -141,6 +142,31 @@ class Desk:
             )
         )
 
+    def simulate(self, simulation: Simulation, *, title: str = "") -> int:
+        """Queue a simulation, for the first worker; returns its number at once.
+
+        Args:
+            simulation: an installed one, with its settings.
+            title: as lists of jobs show it; the simulation's own where empty.
+
+        Raises:
+            SettingError: settings that cannot travel to a worker, or the desk is stopped.
+        """
+        return self._queue(
+            Wanted(
+                title=title or simulation.title,
+                model="",
+                urgent=False,
+                batch_size=None,
+                instruments=[plain_instrument(simulation)],
+                prompts="",
+                n_prompts=0,
+                retry_of=None,
+                desk=self.id,
+                device=self._device(""),
+            )
+        )
+
     def retry(self, number: int) -> int:
         """Queue a job anew; returns the new one's number.
 
@@ -235,6 +261,9 @@ class Desk:
     # ---------------------------------------------------------------------------------------
 
     def _device(self, model: str) -> str:
+        """The device whose worker has the model, or does simulations, which have none."""
+        if not model:
+            return next(iter(self._workers))
         if model not in self.models:
             raise ModelError(f"no model {model!r} here: expected one of {', '.join(self.models)}")
         return str(self.models[model].device)

@@ -1,4 +1,4 @@
-"""Instruments and prompts as plain data, which JSON can carry, and back."""
+"""Instruments, simulations and prompts as plain data, which JSON can carry, and back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from workbench.errors import PromptError, SettingError
 from workbench.instrument import Instrument, find
 from workbench.prompts import Prompt, PromptSet
+from workbench.simulation import Simulation, find_simulation
 
 __all__ = [
     "canonical",
@@ -18,6 +19,7 @@ __all__ = [
     "plain_prompts",
     "plain_settings",
     "prompts_of",
+    "simulation_of",
 ]
 
 SLICE = "slice"
@@ -28,23 +30,23 @@ def canonical(plain: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def plain_instrument(instrument: Instrument) -> dict[str, Any]:
-    """Name and settings of an installed instrument.
+def plain_instrument(instrument: Instrument | Simulation) -> dict[str, Any]:
+    """Name and settings of an installed instrument or simulation.
 
     Raises:
         SettingError: it is not installed, or its settings would not arrive as they are.
     """
     name, settings = instrument.name, plain_settings(instrument)
-    kind = find(name)
+    kind = find_simulation(name) if isinstance(instrument, Simulation) else find(name)
     if kind is not type(instrument):
-        raise SettingError(f"{name}: another instrument is installed under this name")
+        raise SettingError(f"{name}: another one is installed under this name")
     again = plain_settings(kind(**_rebuilt(settings)))
     if again != settings:
         raise SettingError(f"{name}: its settings do not survive JSON: {settings} became {again}")
     return {"name": name, "settings": settings}
 
 
-def plain_settings(instrument: Instrument) -> dict[str, Any]:
+def plain_settings(instrument: Instrument | Simulation) -> dict[str, Any]:
     """The settings as JSON can carry them.
 
     Raises:
@@ -61,6 +63,15 @@ def instrument_of(plain: Mapping[str, Any]) -> Instrument:
         SettingError: none is installed under its name, or it refuses the settings.
     """
     return find(plain["name"])(**_rebuilt(plain["settings"]))
+
+
+def simulation_of(plain: Mapping[str, Any]) -> Simulation:
+    """The simulation that `plain` was made of.
+
+    Raises:
+        SettingError: none is installed under its name, or it refuses the settings.
+    """
+    return find_simulation(plain["name"])(**_rebuilt(plain["settings"]))
 
 
 def _plain(value: Any, what: str) -> Any:
