@@ -11,12 +11,13 @@ from app.instruments import configured, defaults
 from app.link import asked_of, query
 from app.offered_files import OfferedFiles
 from app.state import Asked, Run, Settings
-from workbench import PromptSet, Result, ResultError
+from workbench import PromptSet, Result, ResultError, SettingError
 from workbench.figures import shorten
 from workbench.instrument import Instrument
 from workbench.jobs import Desk, Job, Request
 from workbench.jobs.plain import instrument_of
 from workbench.settings import text_of
+from workbench.simulation import Simulation
 
 __all__ = ["Bench"]
 
@@ -24,6 +25,7 @@ SHORT = 8  # digits of the hash of a model's weights
 TITLE = 60  # letters of a prompt
 PATIENCE = 0.22  # seconds that a page waits before it shows progress; short prompts need less
 POLL = 0.01  # seconds
+LONGEST_NUMBER = 9
 
 
 class Bench:
@@ -76,6 +78,36 @@ class Bench:
         prompts = self.prompts(Asked(model, "", prompts=kept))
         chosen = [self._configured(name, settings) for name in instruments]
         return self.desk.submit(Request(model, prompts, chosen, title=title))
+
+    def simulate(self, simulation: Simulation) -> Job:
+        """Queue a simulation, and give it a moment; one that is stored is found in it.
+
+        Raises:
+            SettingError: the desk is stopped.
+        """
+        return self._soon(self.desk.simulate(simulation))
+
+    def measurement(self, number: str) -> Job:
+        """The job of this number, which has measured a model.
+
+        Raises:
+            SettingError: there is none, or it is a simulation.
+        """
+        job = self.desk.job(_whole(number))
+        if job.simulates:
+            raise SettingError(f"job {job.id} is a simulation: open /simulate/?job={job.id}")
+        return job
+
+    def simulation(self, number: str) -> Job:
+        """The job of this number, which has run a simulation.
+
+        Raises:
+            SettingError: there is none, or it has measured a model.
+        """
+        job = self.desk.job(_whole(number))
+        if not job.simulates:
+            raise SettingError(f"job {job.id} is no simulation: open it from the Jobs page")
+        return job
 
     def retry(self, number: int) -> Job:
         """Queue a job anew. Errors are those of `Desk.retry`."""
@@ -168,6 +200,11 @@ class Bench:
         while not (job := self.desk.job(number)).finished and time.monotonic() < until:
             time.sleep(POLL)
         return job
+
+
+def _whole(text: str) -> int:
+    """A job's number; none that there could be where it is no number."""
+    return int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else 0
 
 
 def _length(made_of: dict[str, Any], name: int | str) -> int:

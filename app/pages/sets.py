@@ -14,6 +14,7 @@ from app import ids, progress, set_results, topbar
 from app.bench import Bench
 from app.frame import layout, new_app
 from app.instruments import ALWAYS, kinds
+from app.measuring import pending
 from app.panels import forms
 from app.parts import alert, choice
 from app.uploads import LARGEST, PASTED, bundled, offered, pasted, require_size, uploaded
@@ -196,7 +197,7 @@ def _register_job(app: dash.Dash, bench: Bench) -> None:
         except WorkbenchError as error:
             return no_update, no_update, alert(str(error))
         said = [f"Job {number} is queued: ", html.A("see how far it is", href="/jobs/"), "."]
-        return said, set_results.pending(bench.desk.job(number)), None
+        return said, pending(bench.desk.job(number)), None
 
 
 def _preview(name: str, prompts: PromptSet) -> list[Any]:

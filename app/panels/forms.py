@@ -14,7 +14,7 @@ from app.instruments import defaults, kinds
 from app.parts import in_browser
 from workbench.settings import Setting, settings_of
 
-__all__ = ["field", "form", "layout", "register"]
+__all__ = ["field", "form", "layout", "plain_field", "register"]
 
 DEFAULTS = "settings-defaults"  # data: {instrument: {setting: text}}
 
@@ -53,8 +53,14 @@ def register(app: dash.Dash) -> None:
 
 
 def _field(instrument: str, setting: Setting, text: str) -> Any:
+    name = {"type": "setting", "instrument": instrument, "setting": setting.name}
+    return plain_field(name, setting, text)
+
+
+def plain_field(name: dict[str, str], setting: Setting, text: str) -> Any:
+    """The field of a setting, which is called `name`: a list where there are choices."""
     shared: dict[str, Any] = {
-        "id": {"type": "setting", "instrument": instrument, "setting": setting.name},
+        "id": name,
         "label": setting.name.replace("_", " "),
         "description": setting.help.replace("`", "") or None,
         "value": text,
