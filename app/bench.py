@@ -10,6 +10,7 @@ from typing import Any
 from app.instruments import configured, defaults
 from app.link import asked_of, query
 from app.offered_files import OfferedFiles
+from app.offered_prompts import OfferedPrompts
 from app.state import Asked, Run, Settings
 from workbench import PromptSet, Result, ResultError, SettingError
 from workbench.figures import shorten
@@ -35,6 +36,7 @@ class Bench:
         """`desk` is started and stopped by whoever made it; `files` are those of its home if None."""
         self.desk = desk
         self.files = files or OfferedFiles(desk.home.lenses)
+        self.sets = OfferedPrompts(desk)
 
     @property
     def names(self) -> list[str]:
@@ -144,7 +146,7 @@ class Bench:
             name = plain["name"]
             texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
             usual = defaults(name)
-            named = self.files.closed(name, texts)
+            named = self.sets.closed(name, self.files.closed(name, texts))
             found[name] = {k: text for k, text in named.items() if text != usual[k]}
         return {name: own for name, own in found.items() if own}
 
@@ -180,7 +182,8 @@ class Bench:
         return {str(site) for one in data if "site" in one.dims for site in one["site"].values}
 
     def _configured(self, name: str, settings: Settings) -> Instrument:
-        return configured(name, self.files.opened(name, settings.get(name, {})))
+        opened = self.files.opened(name, settings.get(name, {}))
+        return configured(name, self.sets.opened(name, opened))
 
     def _at(self, run: Run, name: int | str) -> Run:
         """The run with what its results say of the model and of the prompt called `name`."""

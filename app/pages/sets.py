@@ -44,7 +44,7 @@ def mount(server: Flask, bench: Bench) -> None:
     head = [topbar.plain("Prompt sets"), progress.layout()]
     app.layout = layout(head, _main(bench))
     topbar.register_plain(app, bench, Input(QUEUED, "children"))
-    forms.register(app)
+    forms.register(app, bench)
     _register_choice(app, bench)
     _register_job(app, bench)
     set_results.register(app, bench)
@@ -161,7 +161,7 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
             if ctx.triggered_id == TOO_LARGE:
                 require_size(unsent["name"], unsent["size"])
             prompts = read.get(str(ctx.triggered_id), read[BUNDLED])()
-            kept = {"id": bench.desk.keep(prompts), "name": called}
+            kept = {"id": bench.desk.keep(prompts, called), "name": called}
         except WorkbenchError as error:
             return None, NOTHING, alert(str(error)), True
         return kept, _preview(called, prompts), None, False

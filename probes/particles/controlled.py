@@ -49,6 +49,7 @@ class Controlled(Instrument):
     costly: ClassVar[bool] = True
     long_targets: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ("corpus",)
+    prompt_files: ClassVar[tuple[str, ...]] = ("corpus",)
     _found: ClassVar[Views | None] = None  # an instance's own once it is settled
 
     def __post_init__(self) -> None:

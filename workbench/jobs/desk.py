@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from workbench.errors import Cancelled, ModelError, SettingError, WorkbenchError
+from workbench.errors import Cancelled, ModelError, ResultError, SettingError, WorkbenchError
 from workbench.jobs.database import Database
 from workbench.jobs.folder import ResultFolder
 from workbench.jobs.home import Home
 from workbench.jobs.job import Job
-from workbench.jobs.plain import plain_instrument
+from workbench.jobs.plain import json_lines, plain_instrument
 from workbench.jobs.process import WorkerProcess, WorkerState
 from workbench.jobs.request import Request
 from workbench.jobs.roster import Roster
@@ -236,9 +236,32 @@ class Desk:
 
     # --- prompts and results ---------------------------------------------------------------
 
-    def keep(self, prompts: PromptSet) -> str:
-        """Keep prompts of any length; returns the id that a link can name them by."""
-        return self._texts.keep(prompts)
+    def keep(self, prompts: PromptSet, name: str = "") -> str:
+        """Keep prompts of any length; returns the id that a link can name them by.
+
+        Where they are given a name, they are among `named`; a name is that of the latest.
+        """
+        return self._texts.keep(prompts, name)
+
+    def named(self) -> Mapping[str, str]:
+        """The ids of the prompts that were kept under a name, by it; the latest first."""
+        return self._texts.named()
+
+    def prompt_file(self, identifier: str) -> Path:
+        """A file of the prompts kept under this id, for settings that name one.
+
+        Raises:
+            ResultError: there are none.
+        """
+        path = self.home.prompts / f"{identifier}.jsonl"
+        prompts = self.prompts(identifier)
+        if prompts is None:
+            raise ResultError(f"the prompts {identifier[:40]} are not kept here: upload them anew")
+        if not path.is_file():
+            new = path.with_suffix(f".{uuid.uuid4().hex}")
+            new.write_text(json_lines(prompts), encoding="utf-8")
+            new.replace(path)
+        return path
 
     def prompts(self, identifier: str) -> PromptSet | None:
         """The prompts kept under this id; None where there are none."""

@@ -15,6 +15,7 @@ from workbench.simulation import Simulation, find_simulation
 __all__ = [
     "canonical",
     "instrument_of",
+    "json_lines",
     "plain_instrument",
     "plain_prompts",
     "plain_settings",
@@ -39,7 +40,7 @@ def plain_instrument(instrument: Instrument | Simulation) -> dict[str, Any]:
     name, settings = instrument.name, plain_settings(instrument)
     kind = find_simulation(name) if isinstance(instrument, Simulation) else find(name)
     if kind is not type(instrument):
-        raise SettingError(f"{name}: another one is installed under this name")
+        raise SettingError(f"{name}: another instrument is installed under this name")
     again = plain_settings(kind(**_rebuilt(settings)))
     if again != settings:
         raise SettingError(f"{name}: its settings do not survive JSON: {settings} became {again}")
@@ -110,6 +111,19 @@ def plain_prompts(prompts: PromptSet) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise PromptError(f"a prompt's labels or extra fields are no plain data: {error}") from None
     return plain
+
+
+def json_lines(prompts: PromptSet) -> str:
+    """A prompt set as the text of a JSONL file, which `PromptSet.read` reads.
+
+    Raises:
+        PromptError: labels or other fields that JSON cannot carry.
+    """
+    lines = []
+    for stated in plain_prompts(prompts)["prompts"]:
+        more = stated.pop("extra", {})
+        lines.append(f"{json.dumps(more | stated, ensure_ascii=False)}\n")
+    return "".join(lines)
 
 
 def _stated(prompt: Prompt) -> dict[str, Any]:
