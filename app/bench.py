@@ -10,13 +10,15 @@ from typing import Any
 from app.instruments import configured, defaults
 from app.link import asked_of, query
 from app.offered_files import OfferedFiles
+from app.offered_prompts import OfferedPrompts
 from app.state import Asked, Run, Settings
-from workbench import PromptSet, Result, ResultError
+from workbench import PromptSet, Result, ResultError, SettingError
 from workbench.figures import shorten
 from workbench.instrument import Instrument
 from workbench.jobs import Desk, Job, Request
 from workbench.jobs.plain import instrument_of
 from workbench.settings import text_of
+from workbench.simulation import Simulation
 
 __all__ = ["Bench"]
 
@@ -24,6 +26,7 @@ SHORT = 8  # digits of the hash of a model's weights
 TITLE = 60  # letters of a prompt
 PATIENCE = 0.22  # seconds that a page waits before it shows progress; short prompts need less
 POLL = 0.01  # seconds
+LONGEST_NUMBER = 9
 
 
 class Bench:
@@ -33,6 +36,7 @@ class Bench:
         """`desk` is started and stopped by whoever made it; `files` are those of its home if None."""
         self.desk = desk
         self.files = files or OfferedFiles(desk.home.lenses)
+        self.sets = OfferedPrompts(desk)
 
     @property
     def names(self) -> list[str]:
@@ -77,6 +81,36 @@ class Bench:
         chosen = [self._configured(name, settings) for name in instruments]
         return self.desk.submit(Request(model, prompts, chosen, title=title))
 
+    def simulate(self, simulation: Simulation) -> Job:
+        """Queue a simulation, and give it a moment; one that is stored is found in it.
+
+        Raises:
+            SettingError: the desk is stopped.
+        """
+        return self._soon(self.desk.simulate(simulation))
+
+    def measurement(self, number: str) -> Job:
+        """The job of this number, which has measured a model.
+
+        Raises:
+            SettingError: there is none, or it is a simulation.
+        """
+        job = self.desk.job(_whole(number))
+        if job.simulates:
+            raise SettingError(f"job {job.id} is a simulation: open /simulate/?job={job.id}")
+        return job
+
+    def simulation(self, number: str) -> Job:
+        """The job of this number, which has run a simulation.
+
+        Raises:
+            SettingError: there is none, or it has measured a model.
+        """
+        job = self.desk.job(_whole(number))
+        if not job.simulates:
+            raise SettingError(f"job {job.id} is no simulation: open it from the Jobs page")
+        return job
+
     def retry(self, number: int) -> Job:
         """Queue a job anew. Errors are those of `Desk.retry`."""
         return self._soon(self.desk.retry(number))
@@ -112,7 +146,7 @@ class Bench:
             name = plain["name"]
             texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
             usual = defaults(name)
-            named = self.files.closed(name, texts)
+            named = self.sets.closed(name, self.files.closed(name, texts))
             found[name] = {k: text for k, text in named.items() if text != usual[k]}
         return {name: own for name, own in found.items() if own}
 
@@ -148,7 +182,8 @@ class Bench:
         return {str(site) for one in data if "site" in one.dims for site in one["site"].values}
 
     def _configured(self, name: str, settings: Settings) -> Instrument:
-        return configured(name, self.files.opened(name, settings.get(name, {})))
+        opened = self.files.opened(name, settings.get(name, {}))
+        return configured(name, self.sets.opened(name, opened))
 
     def _at(self, run: Run, name: int | str) -> Run:
         """The run with what its results say of the model and of the prompt called `name`."""
@@ -168,6 +203,11 @@ class Bench:
         while not (job := self.desk.job(number)).finished and time.monotonic() < until:
             time.sleep(POLL)
         return job
+
+
+def _whole(text: str) -> int:
+    """A job's number; none that there could be where it is no number."""
+    return int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else 0
 
 
 def _length(made_of: dict[str, Any], name: int | str) -> int:

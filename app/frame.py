@@ -30,6 +30,7 @@ UNUSED = ("/dash_table/", "/polyfill@")
 FIELDS = {
     "TextInput": {"defaultProps": {"size": "xs", "autoComplete": "off", "spellCheck": False}},
     "Select": {"defaultProps": {"size": "xs"}},
+    "Autocomplete": {"defaultProps": {"size": "xs"}},
 }
 # Mantine's own blue is too light for white text.
 MANTINE = {

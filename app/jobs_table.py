@@ -61,7 +61,7 @@ def _row(job: Job, chosen: bool) -> html.Tr:
         [title, *_reason(job)],
         job.model,
         ", ".join(instrument["name"] for instrument in job.instruments),
-        f"{job.n_prompts:,}",
+        "" if job.simulates else f"{job.n_prompts:,}",
         html.Span(progress(job), id={"type": PROGRESS, "job": job.id}),
         "" if job.started is None else _clock(job.started),
         html.Span(took(job), id={"type": TOOK, "job": job.id}),
@@ -80,7 +80,8 @@ def progress(job: Job) -> str:
     """What a job is at, or whether it repeats another."""
     if job.state != "running":
         return "" if job.retry_of is None else f"retry of {job.retry_of}"
-    tokens = f"{job.done:,} of {job.total:,} tokens" if job.total else ""
+    unit = "steps" if job.simulates else "tokens"
+    tokens = f"{job.done:,} of {job.total:,} {unit}" if job.total else ""
     rest = "" if job.seconds_left is None else f"{_words(job.seconds_left)} left"
     return ", ".join(filter(None, (job.phase, tokens, rest)))
 
@@ -98,7 +99,9 @@ def took(job: Job) -> str:
 
 
 def _where(job: Job) -> str:
-    """The Inspector, unless all that was measured is of the set as a whole."""
+    """The Inspector, unless all that was measured is of the set as a whole, or nothing was."""
+    if job.simulates:
+        return "/simulate/"
     return "/sets/" if all(kinds()[name].needs_set for name in job.results) else "/"
 
 

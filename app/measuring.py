@@ -15,7 +15,7 @@ from workbench import SettingError
 from workbench.figures import shorten
 from workbench.jobs import Job
 
-__all__ = ["Page", "add", "aimed", "follow", "measure", "move", "open_link", "seen"]
+__all__ = ["Page", "add", "aimed", "follow", "measure", "move", "open_link", "pending", "seen"]
 
 FIRST_SITE = "resid_post"
 WORDS = {"site": "component", "layer": "layer", "position": "position"}
@@ -98,7 +98,7 @@ def open_link(bench: Bench, link: Link, start: Asked) -> Page:
         WorkbenchError: what the link names cannot be measured here.
     """
     if link.job is not None:
-        job = bench.desk.job(link.job)
+        job = bench.measurement(str(link.job))
         asked, _ = bench.asked(job, link.place.get("prompt"))
         pending = Pending(job.id, asked, bench.settings(job), link.place, unused=link.unused)
     else:
@@ -150,6 +150,11 @@ def seen(pending: Pending, job: Job) -> Pending:
     return replace(
         pending, job=job.id, instruments=names, **{name: getattr(job, name) for name in of_job}
     )
+
+
+def pending(job: Job) -> dict[str, Any]:
+    """What a page that follows one job keeps of it, as plain data."""
+    return seen(Pending(job.id, Asked(job.model, "", prompts=job.prompts), {}, {}), job).stored()
 
 
 def _joined(bench: Bench, pending: Pending, job: Job, page: Page) -> Page:

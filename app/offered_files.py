@@ -51,7 +51,7 @@ class OfferedFiles:
             SettingError: no file is offered under a name.
         """
         usual, found = defaults(instrument), dict(settings)
-        for setting in kinds()[instrument].files:
+        for setting in _files(instrument):
             text = found.get(setting, usual[setting])
             if text != usual[setting]:
                 found[setting] = self._file(instrument, setting, text, usual[setting])
@@ -64,7 +64,7 @@ class OfferedFiles:
         will say that it does not offer it.
         """
         usual, found = defaults(instrument), dict(settings)
-        for setting in kinds()[instrument].files:
+        for setting in _files(instrument):
             text = found.get(setting, usual[setting])
             if text != usual[setting]:
                 found[setting] = _name(text)
@@ -82,6 +82,12 @@ class OfferedFiles:
                 "(workbench app --lens-root)"
             )
         return f"{self.names[name]}{digits}"
+
+
+def _files(instrument: str) -> list[str]:
+    """Settings that name a file of this folder; prompt sets are offered by `app.offered_prompts`."""
+    kind = kinds()[instrument]
+    return [setting for setting in kind.files if setting not in kind.prompt_files]
 
 
 def _name(text: str) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 import dash
 import dash_mantine_components as dmc
 from dash import Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
 
 from app import ids
 from app.bench import Bench
+from app.measuring import seen
 from app.parts import in_browser
 from app.state import Pending
 
-__all__ = ["POLL", "POLLING", "layout", "register", "register_row"]
+__all__ = ["POLL", "POLLING", "layout", "register", "register_polling", "register_row"]
 
 POLL = "poll"  # n_intervals: when to ask for the job again
 ASKING = "asking"  # data: whether the server is being asked
@@ -85,3 +87,21 @@ def register_row(app: dash.Dash, bench: Bench) -> None:
         """The job stops before its next batch; the clock will see it."""
         bench.desk.cancel(Pending.of(job).job)
         return False
+
+
+def register_polling(app: dash.Dash, bench: Bench) -> None:
+    """Of a page that follows one job: what is known of it is asked for while it goes on."""
+
+    @app.callback(
+        Output(ids.JOB, "data", allow_duplicate=True),
+        Input(POLL, "n_intervals"),
+        State(ids.JOB, "data"),
+        running=POLLING,
+        prevent_initial_call=True,
+    )
+    def poll(_: int, job: dict[str, Any] | None) -> dict[str, Any]:
+        """Asks how the page's job is getting on."""
+        if job is None or not Pending.of(job).going:
+            raise PreventUpdate
+        before = Pending.of(job)
+        return seen(before, bench.desk.job(before.job)).stored()

@@ -13,7 +13,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from app.bench import Bench
 from app.offered_files import OfferedFiles
-from app.pages import inspector, jobs, sets
+from app.pages import inspector, jobs, sets, simulate
 from app.security import LOOPBACK, admit_others, guard
 from app.state import Asked
 from workbench.jobs import Desk
@@ -49,6 +49,7 @@ def create_app(
     bench = Bench(desk, None if lenses is None else OfferedFiles(lenses))
     jobs.mount(server, bench)
     sets.mount(server, bench)
+    simulate.mount(server, bench)
     inspector.mount(server, bench, Asked(bench.names[0], text, target))
     return server
 

@@ -13,21 +13,19 @@ from dash.exceptions import PreventUpdate
 from app import exports, ids, progress
 from app.bench import Bench
 from app.instruments import kinds
-from app.measuring import seen
+from app.measuring import pending
 from app.panels.own_run import made_with
 from app.parts import alert, in_browser, notice
-from app.state import Asked, Pending
+from app.state import Pending
 from app.summaries import OWN, generic, view_of
 from app.summaries.view import EXPORT, LOOKS, Measured
 from workbench import WorkbenchError
-from workbench.jobs import Job
 
-__all__ = ["layout", "pending", "register"]
+__all__ = ["layout", "register"]
 
 HEAD, BODY = "set-head", "set-body"
 SHOWN = "set-instrument"
 ROWS = "set-rows"
-LONGEST_NUMBER = 9
 
 
 def layout() -> list[Any]:
@@ -51,15 +49,10 @@ def layout() -> list[Any]:
     ]
 
 
-def pending(job: Job) -> dict[str, Any]:
-    """What the page keeps of its job while it is not done."""
-    asked = Asked(job.model, "", prompts=job.prompts)
-    return seen(Pending(job.id, asked, {}, {}), job).stored()
-
-
 def register(app: dash.Dash, bench: Bench) -> None:
     """Following the job, showing its results, exporting them."""
     progress.register_row(app, bench)
+    progress.register_polling(app, bench)
     _register_following(app, bench)
     _register_view(app, bench)
     _register_exports(app, bench)
@@ -80,23 +73,9 @@ def _register_following(app: dash.Dash, bench: Bench) -> None:
         if not number:
             raise PreventUpdate
         try:
-            return pending(bench.desk.job(_number(number))), None
+            return pending(bench.measurement(number)), None
         except WorkbenchError as error:
             return no_update, alert(str(error))
-
-    @app.callback(
-        Output(ids.JOB, "data", allow_duplicate=True),
-        Input(progress.POLL, "n_intervals"),
-        State(ids.JOB, "data"),
-        running=progress.POLLING,
-        prevent_initial_call=True,
-    )
-    def poll(_: int, job: dict[str, Any] | None) -> dict[str, Any]:
-        """Asks how the page's job is getting on."""
-        if job is None or not Pending.of(job).going:
-            raise PreventUpdate
-        before = Pending.of(job)
-        return seen(before, bench.desk.job(before.job)).stored()
 
     @app.callback(
         Output(ids.RUN, "data"),
@@ -118,11 +97,6 @@ def _register_following(app: dash.Dash, bench: Bench) -> None:
         return no_update, said or alert(str(found.error))
 
     in_browser(app, "jobAddress", Input(ids.RUN, "data"))
-
-
-def _number(text: str) -> int:
-    """A job's number; none that there could be where it is no number."""
-    return int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else 0
 
 
 def _register_view(app: dash.Dash, bench: Bench) -> None:

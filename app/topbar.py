@@ -20,7 +20,7 @@ DARK = "dark"
 JOBS = "jobs-link"
 LATER = "jobs-clock"
 EVERY = 2000  # milliseconds between two looks at the number of jobs
-PAGES = {"Inspector": "/", "Prompt sets": "/sets/", "Jobs": "/jobs/"}
+PAGES = {"Inspector": "/", "Prompt sets": "/sets/", "Simulate": "/simulate/", "Jobs": "/jobs/"}
 
 
 def layout(models: list[str], start: Asked) -> html.Div:

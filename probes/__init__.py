@@ -10,6 +10,7 @@ from probes.interchange.instrument import Interchange
 from probes.latents.autoencoder import SparseAutoencoder
 from probes.latents.fit import SparseAutoencoderFit
 from probes.particles.instrument import Particles
+from probes.particles.spin_instrument import Spins
 from probes.patching.instrument import Patch
 from probes.patching.path import PathPatch
 from probes.sparse.instrument import SparseProbe
@@ -35,6 +36,7 @@ __all__ = [
     "SparseAutoencoder",
     "SparseAutoencoderFit",
     "SparseProbe",
+    "Spins",
     "Steering",
     "Superposition",
     "TokenGeometry",

@@ -91,6 +91,7 @@ def test_public_names() -> None:
         "SparseAutoencoder",
         "SparseAutoencoderFit",
         "SparseProbe",
+        "Spins",
         "Steering",
         "Superposition",
         "TokenGeometry",

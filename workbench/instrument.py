@@ -92,6 +92,7 @@ class Instrument(ABC):
         long_targets: whether it takes targets of several tokens.
         needs_weights: whether it reads the model's weights, which a store of activations lacks.
         files: settings that name a file; a page takes for them the names that it offers, no path.
+        prompt_files: those of them that name a prompt file; a page offers prompt sets for them.
         costly: whether the app measures it from its own tab alone, and not with every prompt.
         needs_set: whether it says nothing of one prompt; the app then offers it for prompt sets alone.
         needs_prompts: whether prompts matter to it; they do not where the weights alone speak.
@@ -107,6 +108,7 @@ class Instrument(ABC):
     long_targets: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
+    prompt_files: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
     needs_set: ClassVar[bool] = False
     needs_prompts: ClassVar[bool] = True
@@ -319,6 +321,17 @@ class SetLevel(Instrument):
     @abstractmethod
     def update(self, state: State, captures: Captures) -> State:
         """The state after one more batch; the one given stays as it is."""
+
+    def update_beside(self, state: State, captures: Captures, model: Model) -> State:
+        """The state after one more batch where the model is at hand; by default `update`'s.
+
+        For controls that need passes of their own beside the common one, whose captures are given.
+        """
+        return self.update(state, captures)
+
+    def block_tokens_beside(self, model: Model, prompts: Sequence[EncodedPrompt]) -> int:
+        """How many tokens `update_beside` sends through a block, for a plan."""
+        return 0
 
     @abstractmethod
     def merge(self, left: State, right: State) -> State:

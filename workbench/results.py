@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workbench.errors import ResultError
 from workbench.instrument import find
 from workbench.shown import WRITERS, Shown, Writers
+from workbench.simulation import maker
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,15 +66,16 @@ class Result(Shown):
     def __repr__(self) -> str:
         made_of = self.provenance
         sizes = ", ".join(f"{dim} {size}" for dim, size in self.data.sizes.items())
-        return f"<{self.instrument} of {called(made_of['model'])}: {sizes}>"
+        of = f" of {called(made_of['model'])}" if "model" in made_of else ""
+        return f"<{self.instrument}{of}: {sizes}>"
 
     def plot(self, theme: str = "light", **options: Any) -> go.Figure:
         """The figure that report and app draw too; `options` are the instrument's."""
-        return find(self.instrument).figure(self.data, theme=theme, **options)
+        return maker(self.instrument).figure(self.data, theme=theme, **options)
 
     def rows(self) -> list[dict[str, Any]]:
         """Tidy rows: the same keys on the command line, in reports and in Parquet."""
-        return list(find(self.instrument).rows(self.data))
+        return list(maker(self.instrument).rows(self.data))
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -95,10 +97,11 @@ class Result(Shown):
     def cite(self) -> str:
         """A sentence for a methods section, with the settings used, and the method's BibTeX."""
         made_of = self.provenance
-        citation = find(self.instrument).source(made_of["settings"])
+        citation = maker(self.instrument).source(made_of["settings"])
         settings = ", ".join(f"{k}={v!r}" for k, v in made_of["settings"].items())
         version = made_of["versions"]["mechanistic-interpretability-workbench"]
-        sentence = citation.sentence.format(settings=settings, model=called(made_of["model"]))
+        model = called(made_of["model"]) if "model" in made_of else ""  # a simulation has none
+        sentence = citation.sentence.format(settings=settings, model=model)
         return (
             f"{sentence} (Mechanistic Interpretability Workbench {version}).\n\n{citation.bibtex}\n"
         )

@@ -12,7 +12,8 @@
   };
 
   const said = (job) => {
-    const tokens = job.total ? `${job.done} of ${job.total} tokens` : "";
+    const unit = job.asked.model ? "tokens" : "steps";
+    const tokens = job.total ? `${job.done} of ${job.total} ${unit}` : "";
     const rest = job.seconds_left === null ? "" : left(job.seconds_left);
     return [spoken(job), tokens, rest].filter(Boolean).join(", ");
   };
@@ -47,6 +48,11 @@
       if (window.location.search === address)
         setTimeout(() => document.getElementById("set-head").scrollIntoView({ block: "center" }), 300);
       window.history.replaceState(null, "", address);
+    },
+
+    // The address of a simulation is its settings, whatever its job was called.
+    simulationAddress(shown) {
+      if (shown) window.history.replaceState(null, "", `?${shown.link}`);
     },
 
     clock: (job, asking) => asking || !going(job),

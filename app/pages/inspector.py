@@ -44,7 +44,7 @@ def mount(server: Flask, bench: Bench, start: Asked) -> None:
     progress.register(app, bench)
     chooser.register(app, bench)
     selection.register(app)
-    controls.register(app)
+    controls.register(app, bench)
     detail.register(app, bench)
     exports.register(app, bench, shown)
     for tab in shown:

@@ -14,6 +14,7 @@ from app import ids, progress, set_results, topbar
 from app.bench import Bench
 from app.frame import layout, new_app
 from app.instruments import ALWAYS, kinds
+from app.measuring import pending
 from app.panels import forms
 from app.parts import alert, choice
 from app.uploads import LARGEST, PASTED, bundled, offered, pasted, require_size, uploaded
@@ -43,7 +44,7 @@ def mount(server: Flask, bench: Bench) -> None:
     head = [topbar.plain("Prompt sets"), progress.layout()]
     app.layout = layout(head, _main(bench))
     topbar.register_plain(app, bench, Input(QUEUED, "children"))
-    forms.register(app)
+    forms.register(app, bench)
     _register_choice(app, bench)
     _register_job(app, bench)
     set_results.register(app, bench)
@@ -160,7 +161,7 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
             if ctx.triggered_id == TOO_LARGE:
                 require_size(unsent["name"], unsent["size"])
             prompts = read.get(str(ctx.triggered_id), read[BUNDLED])()
-            kept = {"id": bench.desk.keep(prompts), "name": called}
+            kept = {"id": bench.desk.keep(prompts, called), "name": called}
         except WorkbenchError as error:
             return None, NOTHING, alert(str(error)), True
         return kept, _preview(called, prompts), None, False
@@ -196,7 +197,7 @@ def _register_job(app: dash.Dash, bench: Bench) -> None:
         except WorkbenchError as error:
             return no_update, no_update, alert(str(error))
         said = [f"Job {number} is queued: ", html.A("see how far it is", href="/jobs/"), "."]
-        return said, set_results.pending(bench.desk.job(number)), None
+        return said, pending(bench.desk.job(number)), None
 
 
 def _preview(name: str, prompts: PromptSet) -> list[Any]:

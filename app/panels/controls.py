@@ -7,6 +7,7 @@ import dash_mantine_components as dmc
 from dash import Input
 
 from app import ids
+from app.bench import Bench
 from app.panels import forms, front
 from app.panels.selection import selects
 from app.panels.tab import Linked
@@ -38,8 +39,8 @@ def layout() -> dmc.Group:
     )
 
 
-def register(app: dash.Dash) -> None:
+def register(app: dash.Dash, bench: Bench) -> None:
     """What is not one tab's: what is in front, the component, and the settings of all forms."""
     front.register(app)
     selects(app, Input(ids.SITE, "value"))
-    forms.register(app)
+    forms.register(app, bench)

@@ -43,6 +43,7 @@ from workbench.instrument import Instrument
 from workbench.jobs import Desk, ModelSpec, Request
 
 HERE = Path(__file__).parent
+SIMULATION = "simulate_page_light"
 SET = "set"  # in a tab's place: the page Prompt sets
 PROBED = (
     "relation=language",
@@ -197,6 +198,15 @@ def shoot(page: Page, address: str, look: Look) -> None:
         page.get_by_role("switch").first.click(force=True)
 
 
+def shoot_simulation(page: Page, address: str) -> None:
+    """The page Simulate, with the phase diagram of its defaults."""
+    page.set_viewport_size({"width": 1400, "height": 1200})
+    page.goto(f"{address}simulate/?experiment=phase_diagram")
+    page.locator(".set-figure .gtitle").wait_for(timeout=300_000)
+    page.wait_for_timeout(2_000)
+    page.screenshot(path=HERE / f"{SIMULATION}.png")
+
+
 def main() -> None:
     """Take all of them, or those whose names begin with the first argument."""
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -205,6 +215,8 @@ def main() -> None:
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
         page = browser.new_page()
+        if SIMULATION.startswith(wanted):
+            shoot_simulation(page, address)
         for prompts, instruments, every in jobs():
             looks = [look for look in every if look[0].startswith(wanted)]
             if not looks:

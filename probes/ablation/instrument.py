@@ -121,6 +121,7 @@ class Ablate(Paced):
     costly: ClassVar[bool] = True
     most_prompts: ClassVar[int | None] = 8
     files: ClassVar[tuple[str, ...]] = ("reference",)
+    prompt_files: ClassVar[tuple[str, ...]] = ("reference",)
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
         {"loss": (0.0, math.inf), "loss_clean": (0.0, math.inf)}
     )

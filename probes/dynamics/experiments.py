@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,86 +17,28 @@ from probes.dynamics.field import Field, Kernel, Norm
 from probes.dynamics.flow import Noise, record
 from probes.dynamics.observables import clusters, energy, mean_cosine, order_parameter
 from probes.dynamics.reduction import reduced
+from probes.dynamics.simulated import Simulated
 from probes.dynamics.sphere import scattered
 from workbench.errors import SettingError
+from workbench.instrument import Citation
 from workbench.models.pretrained import chosen_device
-from workbench.shown import Shown
-from workbench.tidy import plain
+from workbench.simulation import Pace, Simulation, unpaced
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import xarray as xr
+
+    from workbench.results import Result
 
 __all__ = ["PhaseDiagram", "Run", "Simulated", "Staircase"]
 
 SEEN = ("mean_cosine", "order_parameter", "energy", "clusters")
-LEVEL = 0.5  # the mean cosine that marks the crossover
 LONGEST = 1.0  # step: clusters hold together at rate 1; beyond 2 Heun's method throws them apart
 SEEDS = 2**32
 
 
-@dataclass(frozen=True, eq=False)
-class Simulated(Shown):
-    """What an experiment saw.
-
-    Attributes:
-        of: the experiment and its settings.
-        times: [T].
-        betas: [B].
-        seen: by name, [T, B, seeds]: mean_cosine, order_parameter, energy (over its maximum, which it has
-            when all tokens are one) and clusters (components at cosines above 0.95).
-        curves: the theory's own numbers [B]: for a phase diagram the times "crossover", t*(beta) of an
-            equiangular start of cosine 0, and "crossover_from_start", of the mean cosine that the seeds
-            start at; 0 where that is above one half, NaN where the time is above every float64.
-    """
-
-    of: Run | PhaseDiagram | Staircase
-    times: NDArray[np.float64]
-    betas: NDArray[np.float64]
-    seen: dict[str, NDArray[np.float64]]
-    curves: dict[str, NDArray[np.float64]]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The experiment's settings by name."""
-        return asdict(self.of)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a beta, seed and time; the theory's numbers beside what was seen."""
-        times, betas, seeds = next(iter(self.seen.values())).shape
-        return [
-            {"beta": plain(self.betas[b]), "seed": seed, "time": plain(self.times[t])}
-            | {name: plain(values[t, b, seed]) for name, values in self.seen.items()}
-            | {name: plain(np.float64(values[b])) for name, values in self.curves.items()}
-            for b in range(betas)
-            for seed in range(seeds)
-            for t in range(times)
-        ]
-
-    def crossings(self) -> NDArray[np.float64]:
-        """[B, seeds] the time at which the mean cosine first passes one half; NaN where it does not."""
-        cosine = self.seen["mean_cosine"]
-        passed = cosine >= LEVEL
-        after = passed.argmax(0)
-        before = np.maximum(after - 1, 0)
-        low, high = (np.take_along_axis(cosine, at[None], 0)[0] for at in (before, after))
-        # Linear between two readings, which are close.
-        share = np.divide(LEVEL - low, high - low, out=np.zeros_like(low), where=high > low)
-        found = self.times[before] + share * (self.times[after] - self.times[before])
-        return np.where(passed.any(0), found, np.nan)
-
-    def plot(self, theme: str = "light") -> go.Figure:
-        """The experiment's figure."""
-        from probes.dynamics.figures import figure
-
-        return figure(self, theme)
-
-    def __repr__(self) -> str:
-        sizes = f"{len(self.betas)} betas, {self.of.seeds} seeds, {len(self.times)} times"
-        return f"<{type(self.of).__name__}: {self.of.tokens} tokens, {sizes}>"
-
-
 @dataclass(frozen=True)
-class _Experiment:
+class _Experiment(Simulation):
     """Settings that all have.
 
     Attributes:
@@ -120,6 +63,18 @@ class _Experiment:
     seed: int = 0
     device: str = "cpu"
 
+    citation: ClassVar[Citation] = Citation(
+        "Attention was simulated as moving particles (Geshkovski et al., 2025; {settings})",
+        "@article{geshkovski2025mathematical,\n"
+        "  title   = {A mathematical perspective on {Transformers}},\n"
+        "  author  = {Geshkovski, Borjan and Letrouit, Cyril and Polyanskiy, Yury and Rigollet,\n"
+        "             Philippe},\n"
+        "  journal = {Bulletin of the American Mathematical Society},\n"
+        "  year    = {2025},\n"
+        "  note    = {arXiv:2312.10794}\n"
+        "}",
+    )
+
     def __post_init__(self) -> None:
         for name, least in (("tokens", 2), ("d", 2), ("seeds", 1), ("seed", 0)):
             value = getattr(self, name)
@@ -135,7 +90,33 @@ class _Experiment:
         betas = self.betas if isinstance(self.betas, tuple) else (self.betas,)
         if not betas or not all(_is_number(b) and 0 < b < math.inf for b in betas):
             raise SettingError(f"betas is {self.betas}: expected numbers above 0")
+        if not isinstance(self.device, str):
+            raise SettingError(f"device is {self.device}: expected cpu, cuda, cuda:1, ...")
         self._field(torch.ones(1))  # refuses kernel and norm
+
+    @abstractmethod
+    def __call__(self, pace: Pace = unpaced) -> Simulated:
+        """Run; `pace` is called after each step."""
+
+    def result(self, pace: Pace = unpaced) -> Result:
+        """Run, and what was seen in the form that can be stored."""
+        from probes.dynamics.stored import stored
+
+        return stored(self(pace))
+
+    @classmethod
+    def figure(cls, data: xr.Dataset, *, theme: str = "light", **options: Any) -> go.Figure:
+        """The experiment's figure, as `Simulated.plot` draws it."""
+        from probes.dynamics.stored import restored
+
+        return restored(data).plot(theme)
+
+    @classmethod
+    def rows(cls, data: xr.Dataset) -> list[dict[str, Any]]:
+        """Those of `Simulated.rows`."""
+        from probes.dynamics.stored import restored
+
+        return restored(data).rows()
 
     @property
     def inverse_temperatures(self) -> NDArray[np.float64]:
@@ -150,7 +131,9 @@ class _Experiment:
         x = scattered(self.seeds, self.tokens, self.d, seed=self.seed)
         return x.expand(len(self.inverse_temperatures), *x.shape)
 
-    def _measured(self, times: NDArray[np.float64], noise: Noise | None = None) -> Simulated:
+    def _measured(
+        self, times: NDArray[np.float64], pace: Pace, noise: Noise | None = None
+    ) -> Simulated:
         device = chosen_device(self.device)
         betas = torch.from_numpy(self.inverse_temperatures)[:, None].to(device)
         field, x = self._field(betas), self._starts().to(device)
@@ -163,7 +146,14 @@ class _Experiment:
             return torch.stack(found)
 
         values = record(
-            field, x, times.tolist(), see, longest=self.step, sphere=field.on_sphere, noise=noise
+            field,
+            x,
+            times.tolist(),
+            see,
+            longest=self.step,
+            sphere=field.on_sphere,
+            noise=noise,
+            pace=pace,
         ).cpu()
         seen = {name: values[:, index].numpy() for index, name in enumerate(SEEN)}
         return Simulated(self, times, self.inverse_temperatures, seen, {})  # type: ignore[arg-type]
@@ -194,12 +184,16 @@ class Run(_Experiment):
     causal: bool = False
     temperature: float = 0.0
 
+    name: ClassVar[str] = "simulated_run"
+    title: ClassVar[str] = "Run"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.causal) is not bool:
             raise SettingError(f"causal is {self.causal}: expected true or false")
-        if not _is_number(self.temperature):
-            raise SettingError(f"temperature is {self.temperature}: expected a number, 0 or above")
+        value = self.temperature
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise SettingError(f"temperature is {value}: expected a number, 0 or above")
 
     def _field(self, beta: Tensor) -> Field:
         return Field(beta=beta, kernel=self.kernel, norm=self.norm, causal=self.causal)
@@ -209,10 +203,10 @@ class Run(_Experiment):
         """Whether the equiangular law is of these dynamics."""
         return self.norm == "post" and not self.causal and not self.temperature
 
-    def __call__(self) -> Simulated:
-        """Run."""
+    def __call__(self, pace: Pace = unpaced) -> Simulated:
+        """Run; `pace` is called after each step."""
         noise = Noise(self.temperature, self.seed) if self.temperature else None
-        return self._measured(np.linspace(0, self.time, 101), noise)
+        return self._measured(np.linspace(0, self.time, 101), pace, noise)
 
 
 @dataclass(frozen=True)
@@ -238,9 +232,14 @@ class PhaseDiagram(_Experiment):
     betas: tuple[float, ...] | float = tuple(np.geomspace(0.25, 8, 24).round(4).tolist())
     d: int = 512
 
-    def __call__(self) -> Simulated:
-        """Run all betas and seeds as one batch."""
-        found = self._measured(np.array([0.0, *np.geomspace(self.time / 200, self.time, 160)]))
+    name: ClassVar[str] = "phase_diagram"
+    title: ClassVar[str] = "Phase diagram"
+
+    def __call__(self, pace: Pace = unpaced) -> Simulated:
+        """Run all betas and seeds as one batch; `pace` is called after each step."""
+        found = self._measured(
+            np.array([0.0, *np.geomspace(self.time / 200, self.time, 160)]), pace
+        )
         starts = found.seen["mean_cosine"][0]
         curves = [
             [
@@ -279,9 +278,12 @@ class Staircase(_Experiment):
     time: float = 10_000.0
     step: float = 1.0
 
-    def __call__(self) -> Simulated:
-        """Run."""
-        return self._measured(np.array([0.0, *np.geomspace(0.1, self.time, 120)]))
+    name: ClassVar[str] = "staircase"
+    title: ClassVar[str] = "Staircase"
+
+    def __call__(self, pace: Pace = unpaced) -> Simulated:
+        """Run; `pace` is called after each step."""
+        return self._measured(np.array([0.0, *np.geomspace(0.1, self.time, 120)]), pace)
 
 
 def _is_number(value: object) -> bool:

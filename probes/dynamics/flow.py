@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from probes.dynamics.sphere import generator, project, unit
 from workbench.errors import SettingError
+from workbench.simulation import Pace, unpaced
 
 __all__ = ["Law", "Method", "Noise", "advance", "record", "require_tokens"]
 
@@ -50,6 +52,7 @@ def advance(
     sphere: bool = True,
     start: float = 0.0,
     noise: Noise | None = None,
+    pace: Callable[[], None] | None = None,
 ) -> Tensor:
     """[..., n, d] the tokens after `time`, in equal steps; a negative time goes back.
 
@@ -64,6 +67,7 @@ def advance(
         sphere: whether tokens live on the unit sphere (False for pre- and peri-LN).
         start: time at which `x` is.
         noise: on the sphere alone; half of a step's before its drift, half after it (Strang).
+        pace: called after each step; what it raises ends the run.
 
     Raises:
         SettingError: an unknown method, no steps, noise where it is not defined, a `Field` off the sphere
@@ -81,6 +85,8 @@ def advance(
     kick = _kicks(noise, h, x.device)
     for index in range(steps):
         x = kick(STEPS[method](law, back, start + index * h, kick(x), h))
+        if pace is not None:
+            pace()
     return x
 
 
@@ -94,21 +100,24 @@ def record(
     method: Method = "heun",
     sphere: bool = True,
     noise: Noise | None = None,
+    pace: Pace = unpaced,
 ) -> Tensor:
     """[len(times), ...] what `see` makes of the tokens at each of the times, of which 0 is `x`.
 
-    Between two times the steps are equal and no longer than `longest`. States are not kept.
+    Between two times the steps are equal and no longer than `longest`. States are not kept. `pace` is
+    called after each step.
 
     Raises:
         SettingError: the times do not rise from 0 on.
     """
     if list(times) != sorted(times) or not times or times[0] < 0:
         raise SettingError("times are to rise from 0 on")
-    now, found = 0.0, []
-    for index, then in enumerate(times):
-        if then > now:
+    spans = [then - now for now, then in pairwise((0.0, *times))]
+    counts = [max(1, math.ceil(span / longest - 1e-9)) if span > 0 else 0 for span in spans]
+    done, now, found = count(1), 0.0, []
+    for index, (then, steps) in enumerate(zip(times, counts, strict=True)):
+        if steps:
             fresh = None if noise is None else Noise(noise.temperature, noise.seed * 7919 + index)
-            steps = max(1, math.ceil((then - now) / longest - 1e-9))
             x = advance(
                 law,
                 x,
@@ -118,6 +127,7 @@ def record(
                 sphere=sphere,
                 start=now,
                 noise=fresh,
+                pace=lambda: pace(next(done), sum(counts)),
             )
             now = then
         found.append(see(x))

@@ -94,6 +94,7 @@ class TokenGeometry(Reading):
     costly: ClassVar[bool] = True
     long_targets: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ("corpus",)
+    prompt_files: ClassVar[tuple[str, ...]] = ("corpus",)
     citation: ClassVar[Citation] = Citation(
         "Residual states of {model} were taken as directions on the sphere, layer by layer "
         "({settings}); tokens as particles as in Geshkovski et al. (2025)",

@@ -20,6 +20,7 @@ SHOWN = (
     "participation_ratio",
     "vendi",
     "components",
+    "silhouette",
     "concentration",
     "step",
     "top_dimensions_cosine",

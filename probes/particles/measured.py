@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from probes.particles.clustering import kmeans, silhouette
 from probes.particles.clusters import (
     Joined,
     Participation,
@@ -43,8 +45,10 @@ class How:
 
     tokens: Tokens
     drop: Drop
-    beta: float
-    expensive: bool
+    beta: float = 1.0
+    expensive: bool = False
+    clusters: int = 0
+    seed: int = 0
 
 
 def measured(captures: Captures, how: How, mean: Tensor | None = None) -> dict[str, Tensor]:
@@ -99,6 +103,7 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
         "intrinsic_dimension": two_nn(u, mask) if how.expensive else r * torch.nan,
+        "silhouette": _silhouettes(u, mask, how),
         **_of_pairs(u, mask, how),
         "rank_residual": rank,
         "composite_residual": composite,
@@ -108,6 +113,20 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     # of one token every one of them is a constant, which says nothing of the model
     sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
     return {**sets, "tokens": n, "sinks": found.sinks.to(u.dtype)}
+
+
+def _silhouettes(u: Tensor, mask: Tensor, how: How) -> Tensor:
+    """[...] of k-means clusters; NaN where there are not more tokens than clusters."""
+    if not how.clusters:
+        return torch.full_like(u[..., 0, 0], torch.nan)
+    from threadpoolctl import threadpool_limits
+
+    labels = torch.full(mask.shape, -1, device=mask.device)
+    with threadpool_limits(1):  # a prompt is too small to share; on a busy machine threads wait
+        for one in np.ndindex(mask.shape[:-1]):
+            if int(mask[one].sum()) > how.clusters:
+                labels[one] = kmeans(u[one], mask[one], how.clusters, how.seed)
+    return silhouette(u, labels, mask)
 
 
 def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "participation_ratio": Quantity("participation ratio", "cluster"),
     "vendi": Quantity("Vendi score", "cluster"),
     "intrinsic_dimension": Quantity("intrinsic dimension (TwoNN)", "dimension"),
+    "silhouette": Quantity("silhouette of k-means clusters", low=-1.0, high=1.0),
     "components": Quantity("components at cosine > .95", "cluster"),
     "concentration": Quantity("mean cosine with the nearest other token", low=-1.0, high=1.0),
     "coinciding": Quantity("pairs at cosine > .999", "share", high=1.0),

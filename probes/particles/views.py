@@ -65,7 +65,7 @@ class Views:
     def of(self, captures: Captures, model: Model) -> Measured:
         """All views of a batch, from its captures and passes beside them."""
         found = {}
-        for view, number, states, source in self._drawn(captures, model):
+        for view, number, states, source in self.drawn(captures, model):
             if self.raw:
                 found[view, number] = measured(states, self.how)
             if self.means is not None:
@@ -76,7 +76,8 @@ class Views:
         """What captures say without their model."""
         return _named({("raw", 0): measured(captures, self.how)}, self.names, self.draws)
 
-    def _drawn(self, captures: Captures, model: Model) -> Iterator[Draw]:
+    def drawn(self, captures: Captures, model: Model) -> Iterator[Draw]:
+        """A batch and its controls: (view, number of the draw, states, the model that they are of)."""
         yield "raw", 0, captures, model
         prompts = captures.batch.prompts
         for number in range(self.twins):

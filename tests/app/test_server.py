@@ -20,7 +20,7 @@ from workbench.figures import graph_config
 OURS = {"base_url": "http://127.0.0.1:8050"}
 
 
-PAGES = ("/", "/jobs/", "/sets/")
+PAGES = ("/", "/jobs/", "/sets/", "/simulate/")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,21 @@ def test_a_file_that_cannot_be_used_gets_the_librarys_line(opened: Opened, tmp_p
         upload(page, tmp_path / name, content)
         expect(said).to_contain_text(says)
         expect(page.get_by_role("button", name="Run as a job")).to_be_disabled()
+
+
+def test_a_set_that_was_uploaded_is_offered_where_a_setting_names_prompts(
+    opened: Opened, tmp_path: Path
+) -> None:
+    page = opened("sets/")
+    lines = [f"The river number {n} flows past {n * n} hills and into the sea." for n in range(90)]
+    upload(page, tmp_path / "rivers.txt", "\n".join(lines).encode())
+    expect(page.locator("#preview")).to_contain_text("rivers.txt: 90 prompts")
+    other = opened("?tab=particles&particles.draws=1&particles.views=raw,centred")
+    field = other.get_by_role("textbox", name="corpus")
+    expect(field).to_be_visible()
+    field.click()
+    expect(other.get_by_role("option", name="facts")).to_be_visible()
+    other.get_by_role("option", name="rivers.txt").click()
+    expect(field).to_have_value("rivers.txt")
+    other.get_by_role("button", name="Run Particles").click()
+    expect(other).to_have_url(re.compile("particles.corpus=rivers.txt"))

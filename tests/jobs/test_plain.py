@@ -17,6 +17,7 @@ from workbench.jobs import ModelSpec, Request
 from workbench.jobs.plain import (
     canonical,
     instrument_of,
+    json_lines,
     plain_instrument,
     plain_prompts,
     prompts_of,
@@ -109,3 +110,9 @@ def test_a_request_names_itself_and_refuses_twins() -> None:
         Request("atlas", "a", [LogitLens(), LogitLens(top_k=2)])
     with pytest.raises(wb.SettingError, match="no instruments"):
         Request("atlas", "a", [])
+
+
+def test_prompts_come_back_from_a_file_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json_lines(PROMPTS), encoding="utf-8")
+    assert wb.PromptSet.read(path).prompts == PROMPTS.prompts

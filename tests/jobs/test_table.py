@@ -105,12 +105,34 @@ def test_text_is_never_taken_for_sql(table: Table, database: Database) -> None:
     assert (job.title, job.log[0].line) == (hostile, hostile)
 
 
+def test_named_prompts_are_listed_the_latest_first(database: Database) -> None:
+    texts, one, two = Texts(database), wb.PromptSet.of(["one"]), wb.PromptSet.of(["two"])
+    first, second = texts.keep(one, "a.txt"), texts.keep(two, "b.txt")
+    assert texts.keep(one) == first
+    assert list(texts.named().items()) == [("b.txt", second), ("a.txt", first)]
+    texts.keep(two, "a.txt")
+    assert list(texts.named().items()) == [("a.txt", second), ("b.txt", second)]
+
+
+def test_an_older_workbenchs_file_is_brought_up_to_date(database: Database) -> None:
+    kept = Texts(database).keep(wb.PromptSet.of(["one"]), "a.txt")
+    with sqlite3.connect(database.path) as connection:
+        connection.execute("DROP TABLE names")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    texts = Texts(Database(database.path))
+    assert texts.named() == {}
+    assert texts.prompts(kept) == wb.PromptSet.of(["one"])
+    assert texts.keep(wb.PromptSet.of(["one"]), "a.txt") == kept
+    assert texts.named() == {"a.txt": kept}
+
+
 def test_a_newer_workbenchs_file_is_left_alone(tmp_path: Path, database: Database) -> None:
     with sqlite3.connect(database.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = database.path.read_bytes()
-    with pytest.raises(wb.ResultError, match=r"newer workbench \(tables 99, here 1\): update"):
+    with pytest.raises(wb.ResultError, match=r"newer workbench \(tables 99, here 2\): update"):
         Database(database.path)
     assert database.path.read_bytes() == before
 

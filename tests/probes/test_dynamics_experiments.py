@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,25 @@ def test_the_axis_of_unnormalised_time_says_its_unit(kind: type[Run]) -> None:
 def test_refusals(kind: type[Run], settings: dict[str, object], said: str) -> None:
     with pytest.raises(SettingError, match=said):
         kind(**settings)()  # type: ignore[arg-type]
+
+
+def test_a_run_is_paced_step_by_step() -> None:
+    seen: list[tuple[int, int]] = []
+    experiment = Run(betas=1.0, tokens=3, d=3, seeds=1, time=1.0, step=0.004)
+    paced = experiment(lambda *at: seen.append(at))
+    assert seen == [(i + 1, 300) for i in range(300)]  # 100 spans of .01, in steps of at most .004
+    assert paced.rows() == experiment().rows()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"seeds": True}, "seeds is True"),
+        ({"temperature": "hot"}, "temperature is hot"),
+        ({"device": 3}, "device is 3"),
+    ],
+)
+def test_settings_are_refused_before_the_run(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        Run(**settings)

@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 import torch
 import transformers
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 import workbench as wb
@@ -490,3 +492,50 @@ def test_figure_and_panels_draw_the_controls(found: wb.Result) -> None:
 def test_a_file_holds_it_all(found: wb.Result, tmp_path: Path) -> None:
     found.save(tmp_path / "found.nc")
     assert wb.Result.load(tmp_path / "found.nc").rows() == found.rows()
+
+
+# --- hard clusters ------------------------------------------------------------------------------
+
+
+def test_silhouette_of_kmeans_clusters_is_that_of_scikit_learn(
+    gpt2: wb.TorchModel, other_text: str
+) -> None:
+    instrument = Particles(corpus=other_text, views=["raw", "centred"], clusters=3, seed=4)
+    data, mean = instrument(gpt2, TEXTS).data, mean_by_hand(gpt2.hf)
+    for prompt in (0, 2):
+        states = hf_states(gpt2.hf, TEXTS[prompt])
+        for view, x in (("raw", states), ("centred", states - mean[:, None])):
+            points = (x / x.norm(dim=-1, keepdim=True)).numpy()
+            for layer, u in enumerate(points):
+                labels = KMeans(3, n_init=10, random_state=4).fit_predict(u)
+                score = silhouette_score(u, labels, metric="cosine")
+                value = float(data["silhouette"].isel(prompt=prompt, draw=0).sel(view=view)[layer])
+                assert value == pytest.approx(score, abs=1e-9), (view, layer)  # float64 sums
+    none = data["silhouette"].isel(prompt=[3])  # one token
+    assert none.isnull().all()
+    with pytest.raises(wb.SettingError, match="clusters is 1: expected 0 for none, or at least 2"):
+        Particles(clusters=1)
+
+
+def test_clusters_stand_in_rows_facts_and_reports_and_are_off_unless_asked_for(
+    gpt2: wb.TorchModel, found: wb.Result
+) -> None:
+    assert all(row["silhouette"] is None for row in found.rows())
+    asked = Particles(views=["raw", "random", "shuffled"], draws=2, clusters=2)(gpt2, TEXTS)
+    rows = [row for row in asked.rows() if row["prompt"] == 2]
+    assert {row["view"] for row in rows} == {"raw", "random", "shuffled"}
+    assert all(-1 <= row["silhouette"] <= 1 for row in rows)
+    facts = dict(Particles.facts(asked.data, layer=1, prompt=2))
+    assert "(twin " in facts["silhouette of k-means clusters, raw"]
+    table = section(frame(asked.rows()).lazy()).listings[0].table
+    assert "silhouette" in table.columns
+    assert "silhouette" not in section(frame(found.rows()).lazy()).listings[0].table.columns
+
+
+def test_clusters_do_not_depend_on_padding(gpt2: wb.TorchModel) -> None:
+    """Distinct tokens far apart: rounding of the passes moves no token to another cluster."""
+    instrument = Particles(views=["raw"], clusters=2)
+    alone = instrument(gpt2, TEXTS, batch_size=1).data["silhouette"]
+    for padding in ("left", "right"):
+        together = instrument(gpt2, TEXTS, padding=padding).data["silhouette"]
+        np.testing.assert_allclose(together, alone, rtol=1e-7, atol=1e-9)

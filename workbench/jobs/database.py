@@ -15,7 +15,7 @@ from workbench.errors import ResultError
 
 __all__ = ["Database"]
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 10.0
 TABLES = (
     "CREATE TABLE desks (id TEXT PRIMARY KEY, host TEXT, pid INTEGER, born REAL)",
@@ -31,6 +31,7 @@ TABLES = (
     "CREATE INDEX log_by_job ON log (job)",
     "CREATE TABLE prompts (id TEXT PRIMARY KEY, content TEXT)",
 )
+NAMES = "CREATE TABLE names (name TEXT PRIMARY KEY, prompts TEXT, named REAL)"  # since version 2
 
 
 class Database:
@@ -77,6 +78,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer workbench (tables {version}, here {VERSION}): update, "
             "or give another folder"
         )
-    if version == 0:
-        for statement in (*TABLES, f"PRAGMA user_version = {VERSION}"):
-            connection.execute(statement)
+    missing = {0: (*TABLES, NAMES), 1: (NAMES,)}.get(version)
+    for statement in (*missing, f"PRAGMA user_version = {VERSION}") if missing else ():
+        connection.execute(statement)

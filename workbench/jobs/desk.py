@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from workbench.errors import Cancelled, ModelError, SettingError, WorkbenchError
+from workbench.errors import Cancelled, ModelError, ResultError, SettingError, WorkbenchError
 from workbench.jobs.database import Database
 from workbench.jobs.folder import ResultFolder
 from workbench.jobs.home import Home
 from workbench.jobs.job import Job
-from workbench.jobs.plain import plain_instrument
+from workbench.jobs.plain import json_lines, plain_instrument
 from workbench.jobs.process import WorkerProcess, WorkerState
 from workbench.jobs.request import Request
 from workbench.jobs.roster import Roster
@@ -28,6 +28,7 @@ from workbench.jobs.table import Table, Wanted
 from workbench.jobs.texts import Texts
 from workbench.prompts import PromptSet
 from workbench.results import Result
+from workbench.simulation import Simulation
 
 __all__ = ["Desk"]
 
@@ -141,6 +142,31 @@ class Desk:
             )
         )
 
+    def simulate(self, simulation: Simulation, *, title: str = "") -> int:
+        """Queue a simulation, for the first worker; returns its number at once.
+
+        Args:
+            simulation: an installed one, with its settings.
+            title: as lists of jobs show it; the simulation's own where empty.
+
+        Raises:
+            SettingError: settings that cannot travel to a worker, or the desk is stopped.
+        """
+        return self._queue(
+            Wanted(
+                title=title or simulation.title,
+                model="",
+                urgent=False,
+                batch_size=None,
+                instruments=[plain_instrument(simulation)],
+                prompts="",
+                n_prompts=0,
+                retry_of=None,
+                desk=self.id,
+                device=self._device(""),
+            )
+        )
+
     def retry(self, number: int) -> int:
         """Queue a job anew; returns the new one's number.
 
@@ -210,9 +236,32 @@ class Desk:
 
     # --- prompts and results ---------------------------------------------------------------
 
-    def keep(self, prompts: PromptSet) -> str:
-        """Keep prompts of any length; returns the id that a link can name them by."""
-        return self._texts.keep(prompts)
+    def keep(self, prompts: PromptSet, name: str = "") -> str:
+        """Keep prompts of any length; returns the id that a link can name them by.
+
+        Where they are given a name, they are among `named`; a name is that of the latest.
+        """
+        return self._texts.keep(prompts, name)
+
+    def named(self) -> Mapping[str, str]:
+        """The ids of the prompts that were kept under a name, by it; the latest first."""
+        return self._texts.named()
+
+    def prompt_file(self, identifier: str) -> Path:
+        """A file of the prompts kept under this id, for settings that name one.
+
+        Raises:
+            ResultError: there are none.
+        """
+        path = self.home.prompts / f"{identifier}.jsonl"
+        prompts = self.prompts(identifier)
+        if prompts is None:
+            raise ResultError(f"the prompts {identifier[:40]} are not kept here: upload them anew")
+        if not path.is_file():
+            new = path.with_suffix(f".{uuid.uuid4().hex}")
+            new.write_text(json_lines(prompts), encoding="utf-8")
+            new.replace(path)
+        return path
 
     def prompts(self, identifier: str) -> PromptSet | None:
         """The prompts kept under this id; None where there are none."""
@@ -235,6 +284,9 @@ class Desk:
     # ---------------------------------------------------------------------------------------
 
     def _device(self, model: str) -> str:
+        """The device whose worker has the model, or does simulations, which have none."""
+        if not model:
+            return next(iter(self._workers))
         if model not in self.models:
             raise ModelError(f"no model {model!r} here: expected one of {', '.join(self.models)}")
         return str(self.models[model].device)

@@ -42,7 +42,7 @@ class Home:
         home = cls(Path(root).expanduser().absolute())
         try:
             home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (home.results, home.logs):
+            for folder in (home.results, home.logs, home.prompts):
                 folder.mkdir(mode=0o700, exist_ok=True)
             home.database.touch(mode=0o600)
         except OSError as error:
@@ -65,6 +65,11 @@ class Home:
     def lenses(self) -> Path:
         """The folder whose fitted lenses a page offers, where it has no other; it may be missing."""
         return self.root / "lenses"
+
+    @property
+    def prompts(self) -> Path:
+        """The folder of files that prompts were written to, where a setting names a file."""
+        return self.root / "prompts"
 
     @property
     def logs(self) -> Path:

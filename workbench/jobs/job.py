@@ -24,8 +24,8 @@ class Job:
 
     Attributes:
         id: its number.
-        title, model, urgent, batch_size: as asked for.
-        instruments: {"name": ..., "settings": {...}} each.
+        title, model, urgent, batch_size: as asked for; a simulation has no model: "".
+        instruments: {"name": ..., "settings": {...}} each, or that of the one simulation.
         prompts: the id under which the desk keeps its prompts.
         n_prompts: how many they are.
         retry_of: the job that it repeats.
@@ -34,7 +34,7 @@ class Job:
         state: queued, running, done, failed, cancelled or lost.
         phase: what a running job is at, such as "loading atlas" or "measuring".
         created, started, ended: seconds since the epoch.
-        done, total: tokens.
+        done, total: tokens; of a simulation, steps.
         seconds_left: at the pace so far; None before the first batch is done.
         error: one line, where it failed or was lost.
         results: the key of each instrument's stored result.
@@ -65,6 +65,11 @@ class Job:
     results: Mapping[str, str]
     refused: Mapping[str, str]
     log: tuple[LogLine, ...] = ()
+
+    @property
+    def simulates(self) -> bool:
+        """Whether it runs a simulation, without a model and prompts."""
+        return not self.model
 
     @property
     def finished(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from workbench.assembly import PACKAGES
 from workbench.instrument import Instrument
@@ -15,8 +16,9 @@ from workbench.jobs.plain import canonical, plain_prompts, plain_settings
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import PromptSet
+from workbench.simulation import Simulation
 
-__all__ = ["code_hash", "keys"]
+__all__ = ["code_hash", "keys", "simulation_key"]
 
 
 def keys(
@@ -42,15 +44,26 @@ def keys(
     return {it.name: _key(shared, it) for it in instruments}
 
 
+def simulation_key(simulation: Simulation) -> str:
+    """The key of a simulation's result: of its settings, versions, and its and the workbench's code."""
+    common = {
+        "versions": {name: version(name) for name in PACKAGES},
+        "code": code_hash("workbench"),
+    }
+    return _hashed(canonical(common), [*_own(simulation)])
+
+
 def _key(shared: str, instrument: Instrument) -> str:
-    kind = type(instrument)
+    return _hashed(shared, [*_own(instrument), _files(instrument)])
+
+
+def _own(one: Instrument | Simulation) -> tuple[str, str, dict[str, Any]]:
+    kind = type(one)
     code = code_hash(kind.__module__.partition(".")[0])
-    own = [
-        f"{kind.__module__}.{kind.__qualname__}",
-        code,
-        plain_settings(instrument),
-        _files(instrument),
-    ]
+    return f"{kind.__module__}.{kind.__qualname__}", code, plain_settings(one)
+
+
+def _hashed(shared: str, own: list[Any]) -> str:
     return hashlib.sha256(f"{shared} {canonical(own)}".encode()).hexdigest()
 
 

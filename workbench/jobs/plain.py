@@ -1,4 +1,4 @@
-"""Instruments and prompts as plain data, which JSON can carry, and back."""
+"""Instruments, simulations and prompts as plain data, which JSON can carry, and back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 from workbench.errors import PromptError, SettingError
 from workbench.instrument import Instrument, find
 from workbench.prompts import Prompt, PromptSet
+from workbench.simulation import Simulation, find_simulation
 
 __all__ = [
     "canonical",
     "instrument_of",
+    "json_lines",
     "plain_instrument",
     "plain_prompts",
     "plain_settings",
     "prompts_of",
+    "simulation_of",
 ]
 
 SLICE = "slice"
@@ -28,14 +31,14 @@ def canonical(plain: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def plain_instrument(instrument: Instrument) -> dict[str, Any]:
-    """Name and settings of an installed instrument.
+def plain_instrument(instrument: Instrument | Simulation) -> dict[str, Any]:
+    """Name and settings of an installed instrument or simulation.
 
     Raises:
         SettingError: it is not installed, or its settings would not arrive as they are.
     """
     name, settings = instrument.name, plain_settings(instrument)
-    kind = find(name)
+    kind = find_simulation(name) if isinstance(instrument, Simulation) else find(name)
     if kind is not type(instrument):
         raise SettingError(f"{name}: another instrument is installed under this name")
     again = plain_settings(kind(**_rebuilt(settings)))
@@ -44,7 +47,7 @@ def plain_instrument(instrument: Instrument) -> dict[str, Any]:
     return {"name": name, "settings": settings}
 
 
-def plain_settings(instrument: Instrument) -> dict[str, Any]:
+def plain_settings(instrument: Instrument | Simulation) -> dict[str, Any]:
     """The settings as JSON can carry them.
 
     Raises:
@@ -61,6 +64,15 @@ def instrument_of(plain: Mapping[str, Any]) -> Instrument:
         SettingError: none is installed under its name, or it refuses the settings.
     """
     return find(plain["name"])(**_rebuilt(plain["settings"]))
+
+
+def simulation_of(plain: Mapping[str, Any]) -> Simulation:
+    """The simulation that `plain` was made of.
+
+    Raises:
+        SettingError: none is installed under its name, or it refuses the settings.
+    """
+    return find_simulation(plain["name"])(**_rebuilt(plain["settings"]))
 
 
 def _plain(value: Any, what: str) -> Any:
@@ -99,6 +111,19 @@ def plain_prompts(prompts: PromptSet) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise PromptError(f"a prompt's labels or extra fields are no plain data: {error}") from None
     return plain
+
+
+def json_lines(prompts: PromptSet) -> str:
+    """A prompt set as the text of a JSONL file, which `PromptSet.read` reads.
+
+    Raises:
+        PromptError: labels or other fields that JSON cannot carry.
+    """
+    lines = []
+    for stated in plain_prompts(prompts)["prompts"]:
+        more = stated.pop("extra", {})
+        lines.append(f"{json.dumps(more | stated, ensure_ascii=False)}\n")
+    return "".join(lines)
 
 
 def _stated(prompt: Prompt) -> dict[str, Any]:

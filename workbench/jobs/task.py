@@ -12,8 +12,9 @@ from workbench.errors import Cancelled, ResultError, WorkbenchError
 from workbench.jobs.execute import Outcome, execute, one_line, unexpected
 from workbench.jobs.folder import ResultFolder
 from workbench.jobs.job import Job
-from workbench.jobs.plain import instrument_of
+from workbench.jobs.plain import instrument_of, simulation_of
 from workbench.jobs.shelf import Shelf
+from workbench.jobs.simulate import simulate
 from workbench.jobs.table import Table
 from workbench.jobs.texts import Texts
 from workbench.models.engine import Engine
@@ -70,6 +71,8 @@ class Task:
         return self.gone.is_set() or self.tools.table.cancelled(self.job.id)
 
     def _outcome(self) -> Outcome:
+        if self.job.simulates:
+            return self._simulated()
         prompts, model = self._prompts(), self._model()
         self.tools.table.set_phase(self.job.id, "measuring")
         return execute(
@@ -81,6 +84,11 @@ class Task:
             progress=self._progress,
             cancel=self,
         )
+
+    def _simulated(self) -> Outcome:
+        self.tools.table.set_phase(self.job.id, "simulating")
+        (plain,) = self.job.instruments
+        return simulate(simulation_of(plain), self.tools.kept, progress=self._progress, cancel=self)
 
     def _prompts(self) -> PromptSet:
         prompts = self.tools.texts.prompts(self.job.prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 
 from workbench.jobs.database import Database
@@ -21,13 +22,22 @@ class Texts:
 
     database: Database
 
-    def keep(self, prompts: PromptSet) -> str:
-        """Store `prompts`, once, and say under which id."""
+    def keep(self, prompts: PromptSet, name: str = "") -> str:
+        """Store `prompts`, once, and say under which id; where named, the name is theirs from now on."""
         content = canonical(plain_prompts(prompts))
         identifier = hashlib.sha256(content.encode()).hexdigest()[:ID_DIGITS]
         with self.database.writing() as connection:
             connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (identifier, content))
+            if name:
+                row = (name, identifier, time.time())
+                connection.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", row)
         return identifier
+
+    def named(self) -> dict[str, str]:
+        """The ids of the prompts that have a name, by it; the latest first."""
+        with self.database.reading() as connection:
+            rows = connection.execute("SELECT name, prompts FROM names ORDER BY named DESC")
+            return {row["name"]: row["prompts"] for row in rows.fetchall()}
 
     def prompts(self, identifier: str) -> PromptSet | None:
         """The prompts with this id; None where there are none."""

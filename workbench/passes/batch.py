@@ -97,7 +97,7 @@ def _run(
             measured = instrument.measure_beside(caught[i], job.model)
             part.add(indices, caught[i].places, measured)
         elif isinstance(instrument, SetLevel):
-            new_states[i] = instrument.update(states[i], caught[i])
+            new_states[i] = instrument.update_beside(states[i], caught[i], job.model)
         elif isinstance(instrument, Driving):
             part.add(indices, *instrument.drive_paced(job.model, batch, pace))
         found.append(part)

@@ -86,6 +86,9 @@ def _counted(
     uncounted = tuple(dict.fromkeys(name for name, tokens in own if tokens is None))
     common = planned.block_tokens if others or uncounted else 0
     beside = sum(it.block_tokens(model, encoded) for it in others)
+    beside += sum(
+        it.block_tokens_beside(model, encoded) for it in others if isinstance(it, SetLevel)
+    )
     total = common + beside + sum(tokens or 0 for _, tokens in own)
     return replace(planned, block_tokens=total, uncounted=uncounted)
 

@@ -20,7 +20,7 @@ class Progress:
     """How far a pass is.
 
     Attributes:
-        done, total: tokens.
+        done, total: tokens; of a simulation, steps.
         seconds: since it began.
     """
 
