@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probes.causal.cells import LOCAL, Cell, effective
 from probes.causal.contrast import Contrast
-from probes.causal.metrics import Metric, scores
+from probes.causal.metrics import Metric
 from probes.causal.open_runs import Runs, restarted, waves
 from probes.causal.restarts import below
 from probes.causal.scorer import Scorer
@@ -141,8 +141,8 @@ def effects(
     distinct = list(dict.fromkeys(filter(None, shorter)))
     with torch.no_grad(), _open(model, contrast, names, denoising, chosen) as runs:
         score = Scorer(metric, goal.repeated(contrast.samples), runs.clean)
-        clean = scores(metric, runs.clean, goal, runs.clean)
-        corrupted = score(runs.corrupted)[0].view(len(clean), -1)
+        clean, corrupted = runs.ends(goal, score)
+        corrupted = corrupted.view(len(clean), -1)
         unchanged = corrupted if denoising else clean[:, None].expand_as(corrupted)
         found: dict[Cell, Tensor] = {(): unchanged}
         for indices, values in runs.patched(distinct, score):

@@ -11,6 +11,7 @@ from torch import Tensor
 from probes.causal.cells import Cell, Table
 from probes.causal.contrast import Contrast
 from probes.causal.differences import Difference
+from probes.causal.metrics import Goal, Metric, scores
 from probes.causal.restarts import below, restarts, whole_table
 from probes.causal.runs import Run, recorded
 from probes.causal.scorer import Scorer
@@ -38,6 +39,9 @@ class Runs(Protocol):
     clean: Tensor
     corrupted: Tensor
 
+    def ends(self, goal: Goal, score: Scorer) -> tuple[Tensor, Tensor]:
+        """Scores of both runs, [prompts] and [prompts * samples], as `patched` scores its own."""
+
     def patched(
         self, cells: Sequence[Cell], score: Scorer
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -45,6 +49,11 @@ class Runs(Protocol):
 
     def block_tokens(self) -> int:
         """How many tokens have passed through a block so far."""
+
+
+def _ends(runs: Runs, goal: Goal, score: Scorer) -> tuple[Tensor, Tensor]:
+    """From the runs' logits."""
+    return scores(score.metric, runs.clean, goal, runs.clean), score(runs.corrupted)[0]
 
 
 @contextmanager
@@ -83,6 +92,7 @@ class _Waves:
         self.model, self.tail = model, contrast.goal.tokens
         self.every, self.blocks = blocks, blocks[denoising]
         self.clean, self.corrupted = self._logits(clean), self._logits(corrupted)
+        self.finals = [run.states[-1][:, -1] for run in (clean, corrupted)]
         clean = clean.repeated(contrast.samples)
         self.base, self.source = (corrupted, clean) if denoising else (clean, corrupted)
         self.tables = {"source": self.source.table, "base": self.base.table}
@@ -95,12 +105,24 @@ class _Waves:
         """[rows, tokens, vocabulary] of [rows, tokens, d]."""
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
+    def _direct(self, metric: Metric, goal: Goal) -> Difference | None:
+        return Difference.of(self.model, goal) if metric == "logit_difference" else None
+
+    def ends(self, goal: Goal, score: Scorer) -> tuple[Tensor, Tensor]:
+        direct = [self._direct(score.metric, each) for each in (goal, score.goal)]
+        clean, corrupted = (
+            None if one is None else one(states)[0]
+            for one, states in zip(direct, self.finals, strict=True)
+        )
+        if clean is None or corrupted is None:
+            return _ends(self, goal, score)
+        return clean, corrupted
+
     def patched(
         self, cells: Sequence[Cell], score: Scorer
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         limit = CUDA_TOKENS if self.model.device.type == "cuda" else CPU_TOKENS
-        differs = score.metric == "logit_difference"
-        direct = Difference.of(self.model, score.goal) if differs else None
+        direct = self._direct(score.metric, score.goal)
         for indices, finals in sweep(
             self.blocks,
             self.base,
@@ -160,6 +182,9 @@ class _Restarts:
     def _logits(self, table: Table) -> Tensor:
         states = table[Site("resid_post", self.model.n_layers)][:, -self.tail :]
         return self.model.readout(states.flatten(0, 1)).view(*states.shape[:2], -1)
+
+    def ends(self, goal: Goal, score: Scorer) -> tuple[Tensor, Tensor]:
+        return _ends(self, goal, score)
 
     def patched(
         self, cells: Sequence[Cell], score: Scorer

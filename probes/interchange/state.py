@@ -24,11 +24,10 @@ def key_of(value: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def group_of(prompt: Prompt) -> str:
+def group_of(prompt: EncodedPrompt) -> str:
     """The group; where it has none the subject, and where it has none the text itself."""
-    subject = prompt.subject
-    named = subject if isinstance(subject, str) else None
-    return prompt.group or named or prompt.shown
+    own = prompt.prompt
+    return own.group or prompt.subject_text or own.shown
 
 
 def kind_of(prompt: Prompt, within: str) -> str:
@@ -62,7 +61,7 @@ def seen(prompts: Sequence[EncodedPrompt], places: Places, within: str) -> dict[
             len(p),
             position[row],
             -1 if p.target is None else p.target,
-            key_of(group_of(p.prompt)),
+            key_of(group_of(p)),
             key_of(kind_of(p.prompt, within)),
         )
         for row, p in enumerate(prompts)

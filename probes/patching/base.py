@@ -23,7 +23,12 @@ from probes.tracing.measured import Scored
 from workbench.errors import PromptError, SettingError
 from workbench.instrument import Measured, Paced
 from workbench.models.batch import Batch, Places
-from workbench.models.positions import Positions, checked_positions, resolve_positions
+from workbench.models.positions import (
+    Positions,
+    checked_positions,
+    require_positions,
+    resolve_positions,
+)
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
@@ -142,7 +147,7 @@ class Patching(Paced):
                 f"{self.name}: prompt {prompt.text[:40]!r} has no corrupted text: give one"
             )
         require_goal(prompt, self.metric, self.name)
-        resolve_positions(self.positions, prompt)
+        require_positions(self.positions, prompt, self.name)
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Sites as a whole and by head, layers, and heads counted from 0."""

@@ -17,7 +17,12 @@ from probes.patching.through import blocks_run, through
 from probes.settings import one_of
 from workbench.errors import SettingError
 from workbench.instrument import Citation
-from workbench.models.positions import Positions, checked_positions, resolve_positions
+from workbench.models.positions import (
+    Positions,
+    checked_positions,
+    require_positions,
+    resolve_positions,
+)
 from workbench.models.protocol import Model
 from workbench.models.sites import Site
 from workbench.models.tokens import EncodedPrompt
@@ -123,7 +128,7 @@ class PathPatch(Patching):
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt without a counterfactual, that cannot be scored, or without a position."""
         super().accept(prompt)
-        resolve_positions(self.receiver_positions, prompt)
+        require_positions(self.receiver_positions, prompt, self.name)
 
     def _key(self, pair: Pair) -> Hashable:
         """Equal for prompts that can be patched together."""

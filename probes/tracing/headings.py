@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from probes.causal.metrics import LEAST
 from probes.tracing.grid import WINDOWED
 from probes.tracing.reading import SITES, window_of
 from workbench.figures import visible
@@ -49,17 +50,18 @@ def prompt_lines(one: xr.Dataset) -> list[str]:
         f"Corrupted by {corrupted_by(settings)}.",
         f"{numbers} {unit}. Effect of a cell: its score − the {_runs(settings)[1]} run's.",
         *_differs(one, first, target),
-        *_about_0(one),
+        *_about_0(str(settings["metric"]), total, unit),
         *_windows(one, settings),
         REPAIR,
     ]
 
 
-def _about_0(one: xr.Dataset) -> list[str]:
-    """That there is nothing to trace, where the corruption changes nothing."""
-    if bool(one["normalised"].isnull().all()):
+def _about_0(metric: str, total: float, unit: str) -> list[str]:
+    """That there is next to nothing to trace, and so no shares."""
+    least = LEAST.get(metric, 0.0)
+    if abs(total) < least:
         return [
-            "The total effect is about 0: the corruption changes nothing, and no share is given."
+            f"The total effect is about 0 (below {least:g} {unit}): shares of it are not given."
         ]
     return []
 

@@ -29,7 +29,12 @@ from probes.tracing.viewed import Viewed
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Measured, Named
 from workbench.models.batch import Batch, Places
-from workbench.models.positions import Positions, checked_positions, resolve_positions
+from workbench.models.positions import (
+    Positions,
+    checked_positions,
+    require_positions,
+    resolve_positions,
+)
 from workbench.models.protocol import Model
 from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
@@ -183,7 +188,7 @@ class CausalTrace(Viewed):
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt that cannot be corrupted or scored as is asked."""
         require_goal(prompt, self.metric, WHO)
-        resolve_positions(self.positions, prompt)
+        require_positions(self.positions, prompt, WHO)
         if self.corruption == "noise":
             whole_subject(prompt)
 

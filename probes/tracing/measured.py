@@ -123,8 +123,7 @@ def variables(
 
 def _group(prompt: EncodedPrompt) -> int:
     """The same number for prompts of one group, else of one subject, else of one text."""
-    own = prompt.prompt
-    label = own.group or (own.subject if isinstance(own.subject, str) else None) or prompt.text
+    label = prompt.prompt.group or prompt.subject_text or prompt.text
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:6], "big")
 
 

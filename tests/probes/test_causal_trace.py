@@ -211,6 +211,8 @@ REFUSED = [
     ),
     (asked(), {"layers": [4]}, wb.SettingError, r"layer 4: expected whole numbers, 0\.\.3"),
     (asked(), {"layers": []}, wb.SettingError, "layers is .*: expected at least one"),
+    (asked(), {"positions": []}, wb.SettingError, r"positions \(\) are none of the 8 of prompt"),
+    (asked(), {"positions": slice(8, None)}, wb.SettingError, "are none of the 8 of prompt"),
 ]
 
 
@@ -265,6 +267,15 @@ def test_a_wave_on_an_engine_without_blocks_is_refused() -> None:
 def test_prompts_of_which_only_some_have_another_text_are_refused() -> None:
     with pytest.raises(wb.PromptError, match="has no corrupted text and others have one"):
         CausalTrace()(model("gpt2"), [asked(), asked(corrupted="abXdefgh")])
+
+
+def test_prompts_of_one_subject_are_a_group_however_it_is_given() -> None:
+    spans = [asked(), asked(subject=(2, 5)), wb.Prompt("ab cde", subject=(2, 6), target="x")]
+    other = wb.Prompt("hgfedcba", subject=(2, 5), target="x")
+    trace = CausalTrace(noise_std=0.2, samples=1, sites=["resid_post"], positions="last")
+    group = trace(model("gpt2"), [*spans, other]).data["group"].values
+    assert len(set(group[:3])) == 1
+    assert group[3] != group[0]
 
 
 def test_roles_of_short_subjects() -> None:

@@ -176,6 +176,25 @@ def test_the_last_token_after_the_last_block_is_the_clean_run() -> None:
     torch.testing.assert_close(patched[-1, -1], expected, **EXACT)
 
 
+@pytest.mark.parametrize("algorithm", ["wave", "naive"])
+def test_the_ends_are_scored_as_the_cells_are_in_half_precision(algorithm: str) -> None:
+    """Logits in bfloat16 have steps of hundredths: both ends in them, or neither."""
+    hooked = model("gpt2", torch.bfloat16)
+    cells = [(Put(Site("resid_post", layer), (7,)),) for layer in (3, 2)]
+    found = effects(hooked, noised(hooked), cells, metric="logit_difference", algorithm=algorithm)
+    whole, _ = found.patched
+    assert torch.equal(whole, found.clean[:, None].expand_as(whole))
+    back = effects(
+        hooked,
+        noised(hooked),
+        cells[:1],
+        metric="logit_difference",
+        direction="noising",
+        algorithm=algorithm,
+    )
+    assert torch.equal(back.patched[0], back.corrupted)
+
+
 def test_cells_that_cannot_act_are_the_corrupted_run_exactly() -> None:
     contrast, found, patched = states_grid()
     before = patched[:, : contrast.same].flatten(0, 1)

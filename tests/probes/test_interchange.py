@@ -12,6 +12,7 @@ from probes.interchange import bootstrap
 from probes.interchange.levels import Asked, Level, levels
 from probes.interchange.pairs import arbitrary, paired
 from probes.interchange.rotation import Fit
+from probes.interchange.state import group_of
 from probes.interchange.subspaces import (
     axes,
     class_means,
@@ -218,6 +219,18 @@ def test_a_rotation_of_the_whole_width_is_the_whole_state() -> None:
     own, aside = here.values[BASE], here.values[SOURCE]
     # The parameter is made in float32.
     torch.testing.assert_close(own + moved(own, aside, basis), aside, rtol=0, atol=1e-5)
+
+
+def test_a_subject_is_one_group_however_it_is_given() -> None:
+    hooked = model("gpt2")
+    asked = [
+        wb.Prompt("abcdefgh", subject="cde", target="x"),
+        wb.Prompt("abcdefg", subject=(2, 5), target="x"),
+        wb.Prompt("hgfedcba", subject=(2, 5), target="x"),
+    ]
+    first, again, other = (group_of(hooked.encode(prompt)) for prompt in asked)
+    assert first == again == "cde"
+    assert other == "fed"
 
 
 def test_pairs_keep_groups_apart() -> None:

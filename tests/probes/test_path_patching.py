@@ -218,6 +218,7 @@ def test_engines_agree(engine: str) -> None:
         ({"receivers": "k2.1"}, "receiver k2.1: expected heads 0..0"),
         ({"mlps": "some"}, "mlps is 'some'"),
         ({"layers": 0}, "layer 0, the embedding"),
+        ({"receivers": "q2.1", "receiver_positions": []}, "are none of the"),
         ({"sites": "resid_post"}, "expected some of mlp_out, z"),
     ],
 )

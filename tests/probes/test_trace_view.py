@@ -116,6 +116,9 @@ def test_the_heading_says_what_was_done() -> None:
     assert "Noising" in other
     assert "KL(clean || run)" in other
     assert "one block at a time" in other
+    nothing = said(figure_of_prompt(traced(FOUR), prompt="p3"))
+    assert "The total effect is about 0 (below 0.001 probability)" in nothing
+    assert "about 0" not in one
     replaced = said(figure_of_prompt(traced(corruption="replace", noise=None)))
     assert "token replacement" in replaced
 

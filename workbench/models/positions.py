@@ -10,7 +10,7 @@ from workbench.errors import SettingError
 from workbench.models.chat import CHAT_ROLES
 from workbench.models.tokens import EncodedPrompt
 
-__all__ = ["ROLES", "Positions", "checked_positions", "resolve_positions"]
+__all__ = ["ROLES", "Positions", "checked_positions", "require_positions", "resolve_positions"]
 
 Positions = str | int | slice | Iterable[int]
 """What `positions=` accepts: "all", "last", a role, one index, a slice, or indices.
@@ -68,6 +68,22 @@ def resolve_positions(spec: Positions, prompt: EncodedPrompt) -> list[int]:
     if isinstance(known, slice):
         return sorted(range(len(prompt))[known])
     return sorted({_index(i, prompt) for i in known})
+
+
+def require_positions(spec: Positions, prompt: EncodedPrompt, who: str) -> None:
+    """Refuse a prompt in which `spec` means no position.
+
+    Args:
+        who: the instrument's name, for the error.
+
+    Raises:
+        SettingError, PromptError: it means none, or what `resolve_positions` refuses.
+    """
+    if not resolve_positions(spec, prompt):
+        raise SettingError(
+            f"{who}: positions {spec!r} are none of the {len(prompt)} of prompt {prompt.text[:40]!r}: "
+            "expected at least one"
+        )
 
 
 def _role(role: str, prompt: EncodedPrompt) -> list[int]:

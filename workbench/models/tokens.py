@@ -64,6 +64,13 @@ class EncodedPrompt:
         return inside[0], inside[-1]
 
     @property
+    def subject_text(self) -> str | None:
+        """The subject's own characters, however it was given; None where there is none."""
+        given = self.prompt.subject
+        text = given if isinstance(given, str | None) else self.text[slice(*given)]
+        return text and text.strip()
+
+    @property
     def masked(self) -> list[int]:
         """Token positions of the masked words.
 
