@@ -151,7 +151,7 @@ def _compound(
     return [_worded(name, frame, name, 1, frame), _worded(name, frame, near, 0, frame)]
 
 
-def python_code(modules: int = 40, each: int = 4, letters: int = 160) -> PromptSet:
+def python_code(modules: int = 40, each: int = 4, letters: int = 120) -> PromptSet:
     """Code against prose, both of the standard library's own source: feature "python_code".
 
     Positives are functions without their docstrings, negatives are docstrings; group: the module.
@@ -159,7 +159,7 @@ def python_code(modules: int = 40, each: int = 4, letters: int = 160) -> PromptS
     Args:
         modules: how many modules, in alphabetical order, of those that have both.
         each: pieces of either kind from a module, at most.
-        letters: of a piece, at most.
+        letters: of a piece, at most; so few that Atlas, of 128 places, reads every one.
 
     Raises:
         PromptError: the standard library's source is not there.
