@@ -168,10 +168,10 @@ def python_code(modules: int = 40, each: int = 4, letters: int = 120) -> PromptS
     found = ((path.stem, _pieces(path)) for path in sorted(folder.glob("*.py")))
     both = ((name, kinds) for name, kinds in found if all(kinds))
     made = [
-        Prompt(text[:letters], group=name, labels={"python_code": value})
+        Prompt(text, group=name, labels={"python_code": value})
         for name, kinds in islice(both, modules)
         for value, texts in enumerate(kinds)
-        for text in texts[:each]
+        for text in list(dict.fromkeys(text[:letters] for text in texts))[:each]
     ]
     if not made:
         raise PromptError(f"no Python source in {folder}: expected the standard library's own")

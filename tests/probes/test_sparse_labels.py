@@ -179,9 +179,11 @@ def test_code_and_prose_come_of_the_same_modules() -> None:
 
 @pytest.mark.parametrize("name", MADE)
 def test_the_bundled_model_reads_every_made_prompt(name: str) -> None:
-    atlas = wb.load()
-    for prompt in MADE[name]():
-        atlas.encode(prompt, long_targets=True)  # refuses what is longer than its context
+    """None is longer than its context, and none is there twice, which probes would refuse."""
+    atlas, prompts = wb.load(), MADE[name]()
+    for prompt in prompts:
+        atlas.encode(prompt, long_targets=True)
+    assert len({(p.text, p.group) for p in prompts}) == len(prompts)
 
 
 def test_built_in_makers_label_prompts_that_have_no_labels() -> None:
