@@ -156,9 +156,9 @@ def _layout(one: xr.Dataset, feature: str, theme: Theme) -> dict[str, Any]:
         height=HEIGHT,
         margin=MARGIN,
         title={
-            "text": f"{said}<br><span style='font-size:11px'>Held-out F1. Filled: p ≤ .05 over all units, "
-            "layers and features of the run. Thick: the layer of best validation F1 with the fewest units."
-            "</span>",
+            "text": f"{said}<br><span style='font-size:11px'>Held-out F1. Filled: p ≤ .05 of the "
+            "probe's best unit, over all units, layers and features of the run. Thick: the layer of best "
+            "validation F1 with the fewest units.</span>",
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 13},

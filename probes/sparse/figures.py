@@ -183,7 +183,8 @@ def _layout(data: xr.Dataset, blocks: list[_Block], theme: Theme) -> dict[str, o
         height=ROW * rows + HEAD + FOOT,
         margin={"l": left, "r": 16, "t": HEAD, "b": FOOT},
         title={
-            "text": "Held-out F1 of sparse probes; * p ≤ .05 over all units, layers and features",
+            "text": "Held-out F1 of sparse probes; * p ≤ .05 of the probe's best unit, over all units, "
+            "layers and features",
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 13},

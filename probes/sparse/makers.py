@@ -151,7 +151,7 @@ def _compound(
     return [_worded(name, frame, name, 1, frame), _worded(name, frame, near, 0, frame)]
 
 
-def python_code(modules: int = 40, each: int = 4, letters: int = 160) -> PromptSet:
+def python_code(modules: int = 40, each: int = 4, letters: int = 120) -> PromptSet:
     """Code against prose, both of the standard library's own source: feature "python_code".
 
     Positives are functions without their docstrings, negatives are docstrings; group: the module.
@@ -159,7 +159,7 @@ def python_code(modules: int = 40, each: int = 4, letters: int = 160) -> PromptS
     Args:
         modules: how many modules, in alphabetical order, of those that have both.
         each: pieces of either kind from a module, at most.
-        letters: of a piece, at most.
+        letters: of a piece, at most; so few that Atlas, of 128 places, reads every one.
 
     Raises:
         PromptError: the standard library's source is not there.
@@ -168,10 +168,10 @@ def python_code(modules: int = 40, each: int = 4, letters: int = 160) -> PromptS
     found = ((path.stem, _pieces(path)) for path in sorted(folder.glob("*.py")))
     both = ((name, kinds) for name, kinds in found if all(kinds))
     made = [
-        Prompt(text[:letters], group=name, labels={"python_code": value})
+        Prompt(text, group=name, labels={"python_code": value})
         for name, kinds in islice(both, modules)
         for value, texts in enumerate(kinds)
-        for text in texts[:each]
+        for text in list(dict.fromkeys(text[:letters] for text in texts))[:each]
     ]
     if not made:
         raise PromptError(f"no Python source in {folder}: expected the standard library's own")

@@ -8,7 +8,7 @@ import pytest
 import workbench as wb
 from probes import SparseProbe
 from probes.sparse.labels import Example, Labeller, called, labels_of
-from probes.sparse.makers import atlas_facts, compounds, plurals, python_code, tenses
+from probes.sparse.makers import MADE, atlas_facts, compounds, plurals, python_code, tenses
 from probes.sparse.predicates import PREDICATES, rule_of
 from tests.tiny import model
 
@@ -171,10 +171,19 @@ def test_compounds_negatives_miss_either_word_equally_often() -> None:
 def test_code_and_prose_come_of_the_same_modules() -> None:
     prompts = python_code(modules=3, each=2)
     assert {p.labels["python_code"] for p in prompts} == {0, 1}
-    assert all(80 <= len(p.text) <= 160 for p in prompts)
+    assert all(80 <= len(p.text) <= 120 for p in prompts)
     code = [p for p in prompts if p.labels["python_code"]]
     assert all(p.text.startswith(("def ", "@")) for p in code)
     assert {p.group for p in code} == {p.group for p in prompts}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_bundled_model_reads_every_made_prompt(name: str) -> None:
+    """None is longer than its context, and none is there twice, which probes would refuse."""
+    atlas, prompts = wb.load(), MADE[name]()
+    for prompt in prompts:
+        atlas.encode(prompt, long_targets=True)
+    assert len({(p.text, p.group) for p in prompts}) == len(prompts)
 
 
 def test_built_in_makers_label_prompts_that_have_no_labels() -> None:

@@ -176,6 +176,27 @@ def test_superposed_pair_conjunction_and_exclusive_or() -> None:
     assert probed(product, either, [1])[1] > 0.97
 
 
+def test_nothing_but_the_figures_is_of_held_out_labels() -> None:
+    """Other labels of test examples leave units, weights, threshold and validation as they were."""
+    random = torch.Generator().manual_seed(8)
+    acts = torch.randn(400, 12, generator=random, dtype=torch.float64)
+    labels = (acts[:, 2] + torch.randn(400, generator=random) > 0.5).long()
+    groups = torch.arange(400) // 4
+    part = split_by_group(labels, groups, "x")
+    train = part == 0
+    ranking = rank(acts[train], labels[train])
+    found, other = (
+        held_out(acts, ranking, Examples(one, groups, part), [1, 3])
+        for one in (labels, torch.where(part == 2, 1 - labels, labels))
+    )
+    for k, probe in found.items():
+        assert probe.units.equal(other[k].units)
+        assert probe.weight.equal(other[k].weight)
+        assert probe.held_out.threshold == other[k].held_out.threshold
+        assert probe.held_out.validation == other[k].held_out.validation
+        assert probe.held_out.scores.f1 != other[k].held_out.scores.f1
+
+
 def test_shuffled_labels_are_at_the_baseline() -> None:
     """No better than calling everything positive, within four standard errors of F1."""
     random = torch.Generator().manual_seed(7)
