@@ -22,8 +22,9 @@ from app.summaries.view import EXPORT, LOOKS, Measured
 from workbench import WorkbenchError
 from workbench.jobs import Job
 
-__all__ = ["layout", "pending", "register"]
+__all__ = ["QUEUED", "layout", "pending", "register", "standing"]
 
+QUEUED = "queued"  # children: how the job that was queued here stands
 HEAD, BODY = "set-head", "set-body"
 SHOWN = "set-instrument"
 ROWS = "set-rows"
@@ -57,6 +58,11 @@ def pending(job: Job) -> dict[str, Any]:
     return seen(Pending(job.id, asked, {}, {}), job).stored()
 
 
+def standing(job: Job) -> list[Any]:
+    """How a job stands, and where more is said of it."""
+    return [f"Job {job.id}: {job.state}. ", html.A("See its log", href="/jobs/"), "."]
+
+
 def register(app: dash.Dash, bench: Bench) -> None:
     """Following the job, showing its results, exporting them."""
     progress.register_row(app, bench)
@@ -86,17 +92,20 @@ def _register_following(app: dash.Dash, bench: Bench) -> None:
 
     @app.callback(
         Output(ids.JOB, "data", allow_duplicate=True),
+        Output(QUEUED, "children", allow_duplicate=True),
         Input(progress.POLL, "n_intervals"),
         State(ids.JOB, "data"),
         running=progress.POLLING,
         prevent_initial_call=True,
     )
-    def poll(_: int, job: dict[str, Any] | None) -> dict[str, Any]:
-        """Asks how the page's job is getting on."""
+    def poll(_: int, job: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+        """Asks how the page's job is getting on; said anew where its state has changed."""
         if job is None or not Pending.of(job).going:
             raise PreventUpdate
         before = Pending.of(job)
-        return seen(before, bench.desk.job(before.job)).stored()
+        now = bench.desk.job(before.job)
+        said = no_update if now.state == before.state else standing(now)
+        return seen(before, now).stored(), said
 
     @app.callback(
         Output(ids.RUN, "data"),

@@ -31,7 +31,7 @@ TOO_LARGE = "too-large"  # data: {"name", "size"} of a file that the browser doe
 PREVIEW = "preview"
 INSTRUMENTS = "instruments"
 RUN = "run-set"
-QUEUED = "queued"
+QUEUED = set_results.QUEUED
 NOTHING = "No prompts chosen yet."
 ROWS, LETTERS = 8, 90
 WITHOUT = r"(.*\.txt|selection.*)"  # this page has no selection
@@ -195,8 +195,8 @@ def _register_job(app: dash.Dash, bench: Bench) -> None:
             number = bench.queue(model, kept["id"], kept["name"], chosen, settings or {})
         except WorkbenchError as error:
             return no_update, no_update, alert(str(error))
-        said = [f"Job {number} is queued: ", html.A("see how far it is", href="/jobs/"), "."]
-        return said, set_results.pending(bench.desk.job(number)), None
+        job = bench.desk.job(number)
+        return set_results.standing(job), set_results.pending(job), None
 
 
 def _preview(name: str, prompts: PromptSet) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def test_a_bundled_set_is_measured_and_opens_in_the_inspector(opened: Opened) ->
     page.get_by_text("Settings of Logit lens").click()
     page.locator('input[id*="logit_lens"][id*="top_k"]').fill("4")
     page.get_by_role("button", name="Run as a job").click()
-    expect(page.locator("#queued")).to_contain_text("is queued")
-    page.get_by_role("link", name="see how far it is").click()
+    expect(page.locator("#queued")).to_have_text(re.compile(r"Job \d+: done\. See its log\."))
+    page.get_by_role("link", name="See its log").click()
     row = page.locator("tbody tr").filter(has_text="classics").first
     expect(row).to_contain_text("done")
     row.get_by_role("link").click()
@@ -53,7 +54,7 @@ def test_a_prompt_of_its_own_leaves_the_set(opened: Opened, tmp_path: Path) -> N
     expect(page.locator("#preview")).to_contain_text("two.txt: 2 prompts:")
     expect(page.locator("#preview")).to_contain_text("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Run as a job").click()
-    page.get_by_role("link", name="see how far it is").click()
+    page.get_by_role("link", name="See its log").click()
     page.locator("tbody tr").filter(has_text="two.txt").first.get_by_role("link").click()
     page.get_by_role("textbox", name="One of 2 prompts").click()
     page.get_by_role("option", name="1: <img src=x onerror=alert(1)>").click()
