@@ -152,6 +152,7 @@ def test_views_draw_the_twin_beside_the_model(result: wb.Result) -> None:
         assert "Twin's loss" in drawn.layout.title.text
     panels = {panel.name: panel for panel in LayerFlow.panels(data, position=1)}
     assert list(panels) == ["step", "path", "flow", "splitting", "stretch", "halves", "orders"]
+    assert panels["flow"].title == "from flow (N=4), of |dx|"
     step = panels["step"].lines["step"].values
     place = data.isel(place=1)
     np.testing.assert_allclose(step, np.log10(place["step"].sel(view="model")))
@@ -162,6 +163,27 @@ def test_views_draw_the_twin_beside_the_model(result: wb.Result) -> None:
     assert "turn" not in dict(LayerFlow.facts(data, layer=1))
 
 
+def test_a_change_that_dwarfs_the_others_is_written_at_the_end_of_the_axis(
+    result: wb.Result,
+) -> None:
+    data = result.data.copy(deep=True)
+    assert LayerFlow.panels(data)[-1].ends is None
+    change = data["layer_loss_change"]
+    change.loc[{"layer": 1, "order": "mlp_first", "view": "model"}] = -123.0
+    panel = LayerFlow.panels(data)[-1]
+    rest = change.sel(layer=slice(2, None), order=["mlp_first", "parallel"]).isel(place=0)
+    assert panel.ends[0] <= float(rest.min())
+    assert panel.ends[1] >= float(rest.max())
+    assert panel.ends[0] > -123 / 4
+    texts = {
+        (trace.x[0], trace.y[0]): trace.text[0]
+        for trace in LayerFlow.figure(data, prompt=0).data
+        if trace.mode == "text"
+    }
+    assert ">-123</span>" in texts[panel.ends[0], 1]
+    assert {layer for _, layer in texts} == {1}
+
+
 def test_the_report_has_numbers_beside_the_twins(result: wb.Result) -> None:
     rows = pl.DataFrame(list(result.rows()), infer_schema_length=None).lazy()
     section = LayerFlow.section(rows)
@@ -170,6 +192,7 @@ def test_the_report_has_numbers_beside_the_twins(result: wb.Result) -> None:
     value = next(
         h.value for h in section.headlines if h.label == "Bracket of attention and MLP, model"
     )
+    assert "Distance of a block from its flow, N = 1, model" in labels
     each = result.data["bracket"].sel(view="model").groupby("prompt").mean(...)
     assert value == pytest.approx(float(each.median()))
     assert section.plots[0].title == "Steps"

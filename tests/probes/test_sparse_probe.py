@@ -12,8 +12,8 @@ import torch
 import workbench as wb
 from lenses import LogitLens
 from probes import SparseAutoencoder, SparseAutoencoderFit, SparseProbe
-from probes.sparse.found import KINDS
 from probes.sparse.family import family
+from probes.sparse.found import KINDS
 from probes.sparse.held_out import Examples, dense, direction, held_out
 from probes.sparse.known import Known
 from probes.sparse.labels import Labeller
