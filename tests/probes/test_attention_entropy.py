@@ -148,6 +148,14 @@ def test_rows_figure_panels_facts_and_section() -> None:
     first = rows[0]
     assert first["effective_temperature"] == pytest.approx(1 / first["effective_beta"])
     assert {row["growth"] is None for row in rows} == {False}
+    counts = ("queries", "beta_queries", "sink_queries")
+    assert {tuple(row[name] for name in counts) for row in rows} == {(12,) * 3, (15,) * 3}
+    fewer = result.data.copy(deep=True)
+    fewer["effective_beta"][0, 0, 1:4] = np.nan  # as where states tie
+    first = next(AttentionEntropy.rows(fewer))
+    assert [first[name] for name in counts] == [12, 9, 12]
+    windowed = AttentionEntropy(twin=False, beta=False)(model("mistral"), TEXTS[0]).rows()[0]
+    assert [windowed[name] for name in counts] == [9, None, 3]  # a window of 4 keys
     figure = result.plot(selected=(2, 3), head=1)
     assert any("untrained twin" in trace.name for trace in figure.data if trace.name)
     assert "2 prompts" in figure.layout.annotations[0].text
