@@ -17,6 +17,7 @@ from workbench.figures.tokens import markup, shorten, visible
 __all__ = ["Place", "column_width", "suffix"]
 
 _LETTER = 7.4  # pixels of a monospace letter of 12
+_SEEN = 0.01  # of an axis: a mark that is off by less is still seen at its end
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _CONTROLS = ("dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -104,12 +105,15 @@ class Place:
     def _beyond(self, panel: Lines, colours: Sequence[str]) -> list[go.Scatter]:
         """The values that leave the axis, at its ends, each in its line's colour."""
         found: dict[tuple[bool, int], list[str]] = {}
-        low, high = panel.ends or (-np.inf, np.inf)
+        if panel.ends is None:
+            return []
+        low, high = panel.ends
+        seen = _SEEN * (high - low)
         for line, colour in zip(panel.lines.values(), colours, strict=True):
             for layer, value in zip(
                 line.values["layer"].values.tolist(), line.values.values.tolist(), strict=True
             ):
-                if value < low or value > high:
+                if value < low - seen or value > high + seen:
                     text = f"<span style='color:{colour}'>{value:.3g}</span>"
                     found.setdefault((value > high, layer), []).append(text)
         return [
