@@ -21,8 +21,9 @@ from app.summaries import OWN, generic, view_of
 from app.summaries.view import EXPORT, LOOKS, Measured
 from workbench import WorkbenchError
 
-__all__ = ["layout", "register"]
+__all__ = ["QUEUED", "layout", "register"]
 
+QUEUED = "queued"  # children: how the job that was queued here stands
 HEAD, BODY = "set-head", "set-body"
 SHOWN = "set-instrument"
 ROWS = "set-rows"
@@ -76,6 +77,18 @@ def _register_following(app: dash.Dash, bench: Bench) -> None:
             return pending(bench.measurement(number)), None
         except WorkbenchError as error:
             return no_update, alert(str(error))
+
+    @app.callback(
+        Output(QUEUED, "children"),
+        Input(ids.JOB, "data"),
+        prevent_initial_call=True,
+    )
+    def standing(job: dict[str, Any] | None) -> list[Any]:
+        """How the page's job stands, and where more is said of it."""
+        if job is None:
+            raise PreventUpdate
+        found = bench.desk.job(job["job"])
+        return [f"Job {found.id}: {found.state}. ", html.A("See its log", href="/jobs/"), "."]
 
     @app.callback(
         Output(ids.RUN, "data"),

@@ -32,7 +32,7 @@ TOO_LARGE = "too-large"  # data: {"name", "size"} of a file that the browser doe
 PREVIEW = "preview"
 INSTRUMENTS = "instruments"
 RUN = "run-set"
-QUEUED = "queued"
+QUEUED = set_results.QUEUED
 NOTHING = "No prompts chosen yet."
 ROWS, LETTERS = 8, 90
 WITHOUT = r"(.*\.txt|selection.*)"  # this page has no selection
@@ -177,7 +177,6 @@ def _register_choice(app: dash.Dash, bench: Bench) -> None:
 
 def _register_job(app: dash.Dash, bench: Bench) -> None:
     @app.callback(
-        Output(QUEUED, "children"),
         Output(ids.JOB, "data"),
         Output(ids.ALERT, "children", allow_duplicate=True),
         Input(RUN, "n_clicks"),
@@ -190,14 +189,13 @@ def _register_job(app: dash.Dash, bench: Bench) -> None:
     )
     def queue(
         _: int, kept: dict[str, str], model: str, chosen: list[str], settings: Any
-    ) -> tuple[Any, Any, Any]:
+    ) -> tuple[Any, Any]:
         """Queues the job; this page follows it, and so does the Jobs page."""
         try:
             number = bench.queue(model, kept["id"], kept["name"], chosen, settings or {})
         except WorkbenchError as error:
-            return no_update, no_update, alert(str(error))
-        said = [f"Job {number} is queued: ", html.A("see how far it is", href="/jobs/"), "."]
-        return said, pending(bench.desk.job(number)), None
+            return no_update, alert(str(error))
+        return pending(bench.desk.job(number)), None
 
 
 def _preview(name: str, prompts: PromptSet) -> list[Any]:

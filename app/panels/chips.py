@@ -10,7 +10,7 @@ from dash import Input, Output, State, dcc, html
 
 from app import ids
 from app.instruments import ALWAYS, kinds
-from app.panels.groups import Group, needs_own_run
+from app.panels.groups import NOT_RUN, Group, needs_own_run
 from app.parts import in_browser
 from workbench.figures import Panel
 
@@ -35,15 +35,27 @@ def register(app: dash.Dash) -> None:
 
 
 def chips(found: Sequence[Group], off: Collection[str]) -> list[html.Div]:
-    """One group of chips for each instrument; pressed is what is on."""
-    return [_chips(group, off) for group in found]
+    """A group of chips for each instrument, and one of all that are yet to be run; pressed is what is on."""
+    waiting = [group for group in found if group.note == NOT_RUN]
+    shown = [_chips(group, off) for group in found if group not in waiting]
+    return [*shown, _waiting(waiting)] if waiting else shown
 
 
 def _chips(group: Group, off: Collection[str]) -> html.Div:
-    named: dict[str, Any] = {"aria-label": group.title}
     panels = [_chip(group, panel, off) for panel in group.panels]
-    children = [_title(group, off), *panels, *_note(group)]
-    return html.Div(children, role="group", className="chip-group", **named)
+    return _named(group.title, [_title(group, off), *panels, *_note(group)])
+
+
+def _waiting(groups: Sequence[Group]) -> html.Div:
+    """One line for all instruments that are run from their own tabs: some twenty would each say the same."""
+    said = NOT_RUN.capitalize()
+    named = [_leads(group.title, group) for group in groups]
+    return _named(said, [html.Span(f"{said}:", className="chip-title"), *named], " waiting")
+
+
+def _named(name: str, children: list[Any], more: str = "") -> html.Div:
+    named: dict[str, Any] = {"aria-label": name}
+    return html.Div(children, role="group", className=f"chip-group{more}", **named)
 
 
 def _title(group: Group, off: Collection[str]) -> Any:
@@ -68,8 +80,11 @@ def _switch(
 
 
 def _note(group: Group) -> list[Any]:
-    """Why there is nothing; a click leads to the tab where it can be had."""
-    if not group.note:
-        return []
+    """Why there is nothing."""
+    return [_leads(group.note, group)] if group.note else []
+
+
+def _leads(text: str, group: Group) -> html.Button:
+    """A click leads to the tab where it can be had."""
     leads: dict[str, Any] = {"data-tab": group.instrument}
-    return [html.Button(group.note, className="chip-note", title=f"Open {group.title}", **leads)]
+    return html.Button(text, className="chip-note", title=f"Open {group.title}", **leads)

@@ -13,7 +13,9 @@ from workbench import WorkbenchError
 from workbench.figures import Panel
 from workbench.instrument import Instrument
 
-__all__ = ["Group", "groups", "needs_own_run", "not_measured", "visible_panels"]
+__all__ = ["NOT_RUN", "Group", "groups", "needs_own_run", "not_measured", "visible_panels"]
+
+NOT_RUN = "not yet run on this prompt"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def not_measured(name: str, run: Run) -> str:
     if name in run.refused:
         return run.refused[name]
     if needs_own_run(kinds()[name]):
-        return "not yet run on this prompt"
+        return NOT_RUN
     return "not measured with this prompt: press Run"
 
 

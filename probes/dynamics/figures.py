@@ -14,6 +14,8 @@ from workbench.figures import Theme, themed
 __all__ = ["figure"]
 
 DASHES = ("solid", "dash", "dot", "dashdot")
+NEAR = 4  # times the time run: how far the axis follows the theory
+ROOM = 1.15  # so that marks at the end of the axis are whole
 MARGIN = {"l": 64, "r": 24, "t": 64, "b": 52}
 
 
@@ -26,7 +28,10 @@ def figure(found: Simulated, theme: str = "light") -> go.Figure:
 
 
 def phase(found: Simulated, look: Theme) -> go.Figure:
-    """Mean cosine (mean over seeds) by depth and temperature; the theory's curve, and where runs cross."""
+    """Mean cosine (mean over seeds) by depth and temperature; the theory's curve, and where runs cross.
+
+    Runs that have not crossed when time is up are marked at the end of it.
+    """
     warmth = 1 / found.betas
     heat = go.Heatmap(
         x=warmth.tolist(),
@@ -46,13 +51,16 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
         name="simulated: mean cosine passes 1/2 (one a seed)",
         marker={"color": look.ink, "size": 6, "symbol": "circle-open"},
     )
+    theirs, end = found.curves["crossover"], float(found.times[-1])
     curve = go.Scatter(
         x=warmth.tolist(),
-        y=found.curves["crossover"].tolist(),
+        y=theirs.tolist(),
         mode="lines",
         name="theory: t*(beta) of an equiangular start of cosine 0",
         line={"color": look.accent, "width": 2},
     )
+    first = np.append(crossed[crossed > 0], found.times[1]).min()
+    last = np.append(theirs[theirs <= NEAR * end], end).max()
     layout = look.layout(
         title=_title(
             f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
@@ -62,13 +70,34 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
             f"depth t{_clock(found)} (log)",
             type="log",
             dtick="D2",
-            range=np.log10(found.times[[1, -1]]).tolist(),
+            range=np.log10([first, ROOM * last]).tolist(),
         ),
         legend=_legend(),
-        margin=MARGIN | {"t": 92},
-        height=480,
+        margin=MARGIN | {"t": 112},
+        height=500,
     )
-    return go.Figure([heat, dots, curve], layout)
+    return go.Figure([heat, dots, *_uncrossed(found, crossed, look), curve], layout)
+
+
+def _uncrossed(found: Simulated, crossed: Any, look: Theme) -> list[go.Scatter]:
+    """A mark at each temperature of which some runs do not cross, where there is one."""
+    missing = np.isnan(crossed).sum(1)
+    there = missing > 0
+    if not there.any():
+        return []
+    end = float(found.times[-1])
+    return [
+        go.Scatter(
+            x=(1 / found.betas[there]).tolist(),
+            y=[end] * int(there.sum()),
+            mode="markers",
+            name=f"simulated: not yet when time is up, t = {end:g} ({missing.sum()} of {crossed.size})",
+            marker={"color": look.ink, "size": 12, "symbol": "triangle-up-open"},
+            customdata=[[int(some), crossed.shape[1]] for some in missing[there]],
+            hovertemplate="temperature %{x:.3g}: %{customdata[0]} of %{customdata[1]} seeds"
+            "<extra></extra>",
+        )
+    ]
 
 
 def run(found: Simulated, look: Theme) -> go.Figure:

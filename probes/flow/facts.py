@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import xarray as xr
 
 from probes.flow.orders import LABELS
+from probes.flow.rows import limit
 from workbench.figures.generic import at_place
 from workbench.figures.reading import chosen
 
@@ -40,7 +41,7 @@ def facts(
         (name, _said(here[key])) for key, name in NAMES.items() if key in here and _known(here[key])
     ]
     if "ode_defect" in here:
-        found += _by(here["ode_defect"], "substeps", "steps of 1/{} from the limit")
+        found += _by(here["ode_defect"], "substeps", f"N = {{}} from N = {limit(here)}")
     if "stretch" in here:
         found += _by(here["stretch"], "exponent", "log stretch {}")
         found += _by(here["exponents"], "exponent", "exponent {}, all layers")

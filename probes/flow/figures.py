@@ -8,12 +8,10 @@ import xarray as xr
 
 from probes.flow.panels import SHORT, panels
 from probes.flow.rows import firsts
-from workbench.figures import layer_panels, markup, shorten, themed
+from workbench.figures import headed, layer_panels, markup, shorten, themed
 from workbench.figures.reading import chosen
 
 __all__ = ["figure", "heading"]
-
-LINE = 17  # pixels of a line of the heading
 
 
 def figure(
@@ -38,21 +36,7 @@ def figure(
         layer=layer if layer in data["layer"].values else None,
         position=position,
     )
-    said = heading(data, None if prompt is None else str(prompt))
-    room = LINE * len(said)
-    height = drawn.layout.height + room
-    title = {
-        "text": "<br>".join(said),
-        "x": 0.01,
-        "xanchor": "left",
-        "y": 1 - 18 / height,
-        "yref": "container",
-        "yanchor": "top",
-        "font": {"size": 12},
-    }
-    return drawn.update_layout(
-        title=title, height=height, margin={"t": drawn.layout.margin.t + room}
-    )
+    return headed(drawn, heading(data, None if prompt is None else str(prompt)))
 
 
 def heading(data: xr.Dataset, prompt: str | None) -> list[str]:

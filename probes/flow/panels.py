@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import xarray as xr
 from xarray import ufuncs
 
 from probes.flow.orders import LABELS
-from probes.flow.rows import firsts
+from probes.flow.rows import firsts, limit
 from workbench.figures.panels import Line, Lines, Panel
 
 __all__ = ["SHORT", "panels"]
 
+DWARFS = 4  # times the largest change at other layers, above which one layer's leaves the axis
+ROOM = 0.1  # of the axis, at both ends
 MOST = 3  # substeps, and exponents, that are drawn
 HALVES = ("strang_attention", "strang_mlp", "two_steps")
 SHORT = {
@@ -50,7 +52,7 @@ def panels(data: xr.Dataset) -> list[Panel]:
         ),
     ]
     if "ode_defect" in data or "integrated_defect" in data:
-        title = "from its flow, of |dx|"
+        title = f"from flow{_limit(data)}, of |dx|"
         found.append(_lines(data, "flow", title, dict(_defects(data)), of_tokens))
     if "bracket" in data:
         drawn = {"[F, G]": data["bracket"], "A M less M A": data["swap"]}
@@ -62,6 +64,11 @@ def panels(data: xr.Dataset) -> list[Panel]:
     if "layer_loss_change" in data:
         found += _losses(firsts(data))
     return found
+
+
+def _limit(data: xr.Dataset) -> str:
+    """The N of the steps that stand for a block's flow, where they do."""
+    return f" (N={limit(data)})" if "ode_defect" in data else ""
 
 
 def _defects(data: xr.Dataset) -> Iterator[tuple[str, xr.DataArray]]:
@@ -100,7 +107,23 @@ def _of_orders(prompts: xr.Dataset, name: str, title: str, orders: Sequence[str]
     if "random" in prompts["view"].values:
         twin = prompts["layer_loss_change"].sel(view="random").sel(order=orders[0])
         lines[f"twin: {SHORT[orders[0]]}"] = _as_control(of_prompts(twin))
-    return Lines(name, f"{title}, nat", lines)
+    return Lines(name, f"{title}, nat", lines, _ends(lines.values()))
+
+
+def _ends(lines: Collection[Line]) -> tuple[float, float] | None:
+    """Of all layers but the largest, where that would dwarf the others; None where it would not."""
+    by_layer: dict[int, list[float]] = {}
+    for one in (end for it in lines for end in (it.values, it.low, it.high) if end is not None):
+        for layer, value in zip(one["layer"].values.tolist(), one.values.tolist(), strict=True):
+            by_layer.setdefault(layer, []).append(value)
+    sizes = {layer: max(map(abs, values)) for layer, values in by_layer.items()}
+    largest = max(sizes, key=lambda layer: sizes[layer])
+    others = [value for layer, values in by_layer.items() if layer != largest for value in values]
+    if not any(others) or sizes[largest] <= DWARFS * max(map(abs, others)):
+        return None
+    low, high = min(0.0, *others), max(0.0, *others)
+    room = ROOM * (high - low)
+    return low - room, high + room
 
 
 def _as_control(line: Line) -> Line:

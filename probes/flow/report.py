@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from probes.flow.orders import LABELS
@@ -42,8 +44,12 @@ def section(rows: pl.LazyFrame) -> Section:
     rows = rows.with_columns(who=pl.col("view").replace(NAMES))
     known = set(rows.collect_schema())
     drawn = {name: said for name, said in DRAWN.items() if name in known}
+    if "ode_defect" in drawn:
+        title, unit = drawn["ode_defect"]
+        least = rows.select(pl.col("substeps").min()).collect().item()
+        drawn["ode_defect"] = (f"{title}, N = {least}", unit)
     return Section(
-        headlines=_headlines(rows, list(drawn), known),
+        headlines=_headlines(rows, drawn, known),
         plots=[_plot(rows, name, *said) for name, said in drawn.items()],
         listings=_listings(rows, known),
         remarks=[
@@ -60,16 +66,17 @@ def _one_step(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
     return rows.filter(pl.col("substeps") == pl.col("substeps").min())
 
 
-def _headlines(rows: pl.LazyFrame, drawn: list[str], known: set[str]) -> list[Headline]:
+def _headlines(
+    rows: pl.LazyFrame, drawn: Mapping[str, tuple[str, str]], known: set[str]
+) -> list[Headline]:
     found = []
-    for name in drawn:
+    for name, (title, unit) in drawn.items():
         if name in ("straightness", "swap"):
             continue
         for view, who in NAMES.items():
             own = _one_step(rows, name).filter(pl.col("view") == view).with_columns(every=pl.lit(0))
             table = medians(own, name, ["every"])
             if not table.is_empty():
-                title, unit = DRAWN[name]
                 found.append(headline(f"{title}, {who}", unit, table, MEDIAN))
     if "loss" in known:
         own = rows.filter(pl.col("view") == "model").with_columns(every=pl.lit(0))

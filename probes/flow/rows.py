@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from workbench.tidy import rows as cells
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["firsts", "rows"]
+__all__ = ["firsts", "limit", "rows"]
 
 KEYS = ("prompt", "view", "layer", "position", "token", "substeps", "exponent", "order")
 
@@ -22,6 +23,11 @@ def firsts(data: xr.Dataset) -> xr.Dataset:
     """One place of each prompt, for what is of whole prompts."""
     first = np.unique(data["prompt"].values, return_index=True)[1]
     return data.isel(place=np.sort(first))
+
+
+def limit(data: xr.Dataset) -> int:
+    """The N of the steps that ODE defects are held against."""
+    return int(json.loads(data.attrs["provenance"])["settings"]["limit"])
 
 
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ __all__ = ["figure"]
 
 CHANCE = "random directions"
 WIDTH, HEIGHT = 420, 250  # pixels of one plot
+TOP, BOTTOM = 116, 52  # with two lines of legend over the plots
 DASHES = {"random": "dash", "shuffled": "dot"}
 HEADINGS = {"raw": "states as they are", "centred": "less the layer's mean over other text"}
 
@@ -165,6 +166,8 @@ def _counted(own: xr.Dataset) -> str:
 
 def _dress(drawn: go.Figure, one: xr.Dataset, views: list[str], look: Theme, prompt: str) -> None:
     said = f"{prompt}: {_counted(one.sel(view=views[0]))}"
+    plots = HEIGHT * len(LEADING)
+    height = TOP + plots + BOTTOM
     headings = [
         {
             "text": f"<b>{view}</b>: {HEADINGS[view]}",
@@ -181,10 +184,11 @@ def _dress(drawn: go.Figure, one: xr.Dataset, views: list[str], look: Theme, pro
     drawn.update_layout(
         look.layout(
             width=90 + WIDTH * len(views),
-            height=150 + HEIGHT * len(LEADING),
-            margin={"l": 64, "r": 16, "t": 62, "b": 90},
-            title={"text": markup(said), "x": 0, "xref": "paper", "font": {"size": 13}},
-            legend={"orientation": "h", "x": 0, "y": -0.1, "yanchor": "top"},
+            height=height,
+            margin={"l": 64, "r": 16, "t": TOP, "b": BOTTOM},
+            title={"text": markup(said), "font": {"size": 13}}
+            | {"x": 0, "xref": "paper", "y": 1 - 16 / height, "yanchor": "top"},
+            legend={"orientation": "h", "x": 0, "y": 1 + 24 / plots, "yanchor": "bottom"},
             annotations=headings,
         )
     )

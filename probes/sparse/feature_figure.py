@@ -24,10 +24,12 @@ LIKELY = 0.05
 DASHES = {"control task": "dot", "all positive": "dash", "random": "dashdot"}
 
 
-def figure_of_feature(data: xr.Dataset, feature: str, *, theme: str = "light") -> go.Figure:
+def figure_of_feature(
+    data: xr.Dataset, feature: str, tested: str, *, theme: str = "light"
+) -> go.Figure:
     """Held-out F1; on the right of the smallest k, with what it is to be held against.
 
-    Filled marks have p <= .05 of the probe's best unit, over all units, layers and features of the run.
+    Filled marks have p <= .05 of the probe's best unit, adjusted over `tested`, in words (see `family`).
     The grey band is the middle 95% of F1 where test groups exchange their labels.
 
     Raises:
@@ -36,7 +38,7 @@ def figure_of_feature(data: xr.Dataset, feature: str, *, theme: str = "light") -
     look = themed(theme)
     one = data.sel(feature=chosen("feature", feature, data["feature"].values))
     traces = [*_against_k(one, look), *_along_layers(one, look)]
-    return go.Figure(traces, _layout(one, feature, look))
+    return go.Figure(traces, _layout(one, feature, tested, look))
 
 
 def _against_k(one: xr.Dataset, theme: Theme) -> Iterator[go.Scatter]:
@@ -141,7 +143,7 @@ def _smallest(small: xr.Dataset, theme: Theme, shared: dict[str, Any]) -> go.Sca
     )
 
 
-def _layout(one: xr.Dataset, feature: str, theme: Theme) -> dict[str, Any]:
+def _layout(one: xr.Dataset, feature: str, tested: str, theme: Theme) -> dict[str, Any]:
     ends: dict[str, Any] = {"range": [-0.02, 1.04], "showgrid": True}
     legend: dict[str, Any] = {
         "y": 1,
@@ -151,14 +153,16 @@ def _layout(one: xr.Dataset, feature: str, theme: Theme) -> dict[str, Any]:
     }
     positives, examples = int(one["positives"]), int(one["examples"])
     said = f"{markup(shorten(feature, LETTERS))}: {positives:,} of {examples:,} examples have it"
+    filled = (
+        f"Filled: p ≤ .05 of the best unit, adjusted over {tested}." if tested else "No p values."
+    )
     return theme.layout(
         width=WIDTH,
         height=HEIGHT,
         margin=MARGIN,
         title={
-            "text": f"{said}<br><span style='font-size:11px'>Held-out F1. Filled: p ≤ .05 of the "
-            "probe's best unit, over all units, layers and features of the run. Thick: the layer of best "
-            "validation F1 with the fewest units.</span>",
+            "text": f"{said}<br><span style='font-size:11px'>Held-out F1. {filled} Thick: the layer of "
+            "best validation F1 with the fewest units.</span>",
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 13},

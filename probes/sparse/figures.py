@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from probes.sparse.family import family, plain_name
 from probes.sparse.feature_figure import figure_of_feature
 from probes.sparse.neuron_figure import figure_of_neurons
 from probes.sparse.rows import by_site
@@ -20,21 +21,13 @@ from workbench.errors import ResultError
 from workbench.figures import Scale, Theme, markup, shorten, themed
 from workbench.figures.reading import chosen
 
-__all__ = ["figure", "figure_of_all", "plain_name"]
+__all__ = ["figure", "figure_of_all"]
 
 ROW, HEAD, FOOT = 22, 92, 70  # pixels
 CELL, LEFT, WIDER = 46, 190, 110
 BETWEEN = 0.04  # of the width
 LETTERS = 26
 LIKELY = 0.05
-NEURONS = "mlp_act"
-
-
-def plain_name(site: str) -> str:
-    """What a site's units are called: neurons, latents (resid_post), or the site's name."""
-    if site.startswith("sae:"):
-        return f"latents ({site.removeprefix('sae:')})"
-    return "neurons" if site == NEURONS else site
 
 
 def figure(
@@ -62,11 +55,11 @@ def figure(
         raise ResultError(f"layer {layer} of which feature: expected feature, too")
     if feature is None:
         return figure_of_all(data, theme=theme, k=k)
-    sites = by_site(data)
+    sites, tested = by_site(data), family(data)
     data = sites[chosen("site", site, np.array([*sites]))]
     if layer is None:
-        return figure_of_feature(data, feature, theme=theme)
-    return figure_of_neurons(data, feature, layer, theme=theme)
+        return figure_of_feature(data, feature, tested, theme=theme)
+    return figure_of_neurons(data, feature, layer, tested, theme=theme)
 
 
 def figure_of_all(data: xr.Dataset, *, theme: str = "light", k: int | None = None) -> go.Figure:
@@ -170,6 +163,14 @@ def _hover(block: _Block) -> str:
     )
 
 
+def _title(data: xr.Dataset) -> str:
+    tested = family(data)
+    said = (
+        f"* p ≤ .05 of the probe's best unit, adjusted over {tested}" if tested else "no p values"
+    )
+    return f"Held-out F1 of sparse probes<br><span style='font-size:11px'>{said}</span>"
+
+
 def _layout(data: xr.Dataset, blocks: list[_Block], theme: Theme) -> dict[str, object]:
     share = (1 - BETWEEN * (len(blocks) - 1)) / len(blocks)
     axes: dict[str, object] = {}
@@ -183,8 +184,7 @@ def _layout(data: xr.Dataset, blocks: list[_Block], theme: Theme) -> dict[str, o
         height=ROW * rows + HEAD + FOOT,
         margin={"l": left, "r": 16, "t": HEAD, "b": FOOT},
         title={
-            "text": "Held-out F1 of sparse probes; * p ≤ .05 of the probe's best unit, over all units, "
-            "layers and features",
+            "text": _title(data),
             "x": 0.01,
             "xanchor": "left",
             "font": {"size": 13},

@@ -105,13 +105,14 @@ class SparseProbe(SetLevel):
     average_precision, roc_auc, threshold (logit), f1_at_zero (F1 at a threshold of 0), validation_f1,
     control_f1, selectivity (f1 less control_f1), compression (bits of a uniform over bits of an online
     code), p (the least of its units', each of which is tested by itself on all examples, so that it speaks
-    of no held-out F1); by (feature, layer, k, slot) units and weight, -1 and NaN where k is smaller; by
-    (feature, layer, rank), of the 8 units that probes of growing k take first: neuron, its index, neuron_f1,
-    held out, by a threshold on it alone, neuron_p, neuron_low and neuron_high, its least and greatest
-    activation, and histogram, with (label, bin), the examples of either label in 24 equal bins between
-    these; by (feature, layer) direction_f1 and dense_f1; by (feature, layer, unit) difference,
-    of the training examples' class means; by feature examples, positives, all_positive and
-    random (F1 of calling everything, or a share at random, positive). What does not exist is NaN.
+    of no held-out F1); by (feature, layer, k, slot) units and weight; by (feature, layer, rank), of the 8
+    units that probes of growing k take first: neuron, its index, neuron_f1, held out, by a threshold on it
+    alone, neuron_p, neuron_low and neuron_high, its least and greatest activation, and histogram, with
+    (label, bin), the examples of either label in 24 equal bins between these; by (feature, layer)
+    direction_f1 and dense_f1; by (feature, layer, unit) difference, of the training examples' class means;
+    by feature examples, positives, all_positive and random (F1 of calling everything, or a share at random,
+    positive). What does not exist is NaN; of whole numbers, units and neuron are -1 where there are fewer
+    of them, and these and histogram are -1 at layers that a site does not have.
 
     To go on, a `ProbeResult` has each feature's `direction` for steering, and `ablate` takes its units out.
 

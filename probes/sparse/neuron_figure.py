@@ -26,9 +26,11 @@ CLASSES = ("without", "with")
 
 
 def figure_of_neurons(
-    data: xr.Dataset, feature: str, layer: int, *, theme: str = "light"
+    data: xr.Dataset, feature: str, layer: int, tested: str, *, theme: str = "light"
 ) -> go.Figure:
     """Histograms of the units that probes take first, each class by its share of its own examples.
+
+    p values are adjusted over `tested`, in words (see `family`).
 
     Raises:
         ResultError: the result has no such feature or layer, or no units there.
@@ -43,7 +45,7 @@ def figure_of_neurons(
         of = f" of {one['site'].item()}" if "site" in one.coords else ""
         raise ResultError(f"no units{of} at layer {layer} in this result")
     traces = [bars for rank in range(there.sizes["rank"]) for bars in _unit(there, rank, look)]
-    return go.Figure(traces, _layout(there, feature, layer, look))
+    return go.Figure(traces, _layout(there, feature, layer, tested, look))
 
 
 def _unit(one: xr.Dataset, rank: int, theme: Theme) -> Iterator[go.Bar]:
@@ -72,13 +74,14 @@ def _unit(one: xr.Dataset, rank: int, theme: Theme) -> Iterator[go.Bar]:
         )
 
 
-def _layout(one: xr.Dataset, feature: str, layer: int, theme: Theme) -> dict[str, Any]:
+def _layout(one: xr.Dataset, feature: str, layer: int, tested: str, theme: Theme) -> dict[str, Any]:
     count = one.sizes["rank"]
     rows = -(-count // ACROSS)
+    p = f"; p adjusted over {tested}" if tested else ""
     title = (
         f"{markup(shorten(feature, LETTERS))}, layer {layer}: the units that probes take first<br>"
         "<span style='font-size:11px'>Share of each class, all examples, log scale. F1 of a threshold on "
-        "the unit alone, held out; p over all units, layers and features of the run.</span>"
+        f"the unit alone, held out{p}.</span>"
     )
     found: dict[str, Any] = theme.layout(
         width=WIDTH,

@@ -55,8 +55,8 @@ def _f1(acts: Tensor, examples: Examples) -> float:
 def spread(columns: Tensor, examples: Examples) -> dict[str, Tensor]:
     """Of [n, units] activations, by unit: neuron_f1, neuron_low, neuron_high, and histogram.
 
-    Histograms are of all examples, training ones among them; 8 units, and NaN and 0 where there are
-    fewer.
+    Histograms are of all examples, training ones among them; 8 units, and NaN and counts of 0 where
+    there are fewer.
     """
     units = [_Unit.of(column.cpu(), examples) for column in columns.T]
     numbers = torch.full((3, SHOWN), math.nan, dtype=torch.float64)

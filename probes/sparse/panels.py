@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from probes.sparse.figures import plain_name
+from probes.sparse.family import plain_name
 from probes.sparse.rows import by_site
 from workbench.figures.panels import Line, Lines, Panel
 
@@ -50,13 +50,18 @@ def _lines(sites: Mapping[str, xr.Dataset], features: Sequence[int], k: int, tit
 
 
 def _dense(sites: Mapping[str, xr.Dataset]) -> dict[str, Line]:
-    """The probes of whole sites, where they were asked for."""
-    found: dict[str, Line] = {}
+    """The probes of whole sites, where they were asked for.
+
+    An SAE's is of the states that it reads: at its own layers the site's, which may not be among the
+    layers that were probed of the site itself.
+    """
+    found: dict[str, xr.DataArray] = {}
     for site, one in sites.items():
         if "dense_f1" in one:
             called = f"dense, all of {site.removeprefix('sae:')}"
-            found.setdefault(called, Line(one["dense_f1"], control=True))
-    return found
+            values = one["dense_f1"].drop_vars("site", errors="ignore")
+            found[called] = found[called].fillna(values) if called in found else values
+    return {called: Line(values, control=True) for called, values in found.items()}
 
 
 def _controls(one: xr.Dataset) -> dict[str, Line]:

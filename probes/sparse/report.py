@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import xarray as xr
 
+from probes.sparse.family import family
 from probes.sparse.figures import figure
 from workbench.report.sections import Listing, Plot, Section
 
@@ -28,7 +29,7 @@ def section(rows: pl.LazyFrame, data: xr.Dataset | None) -> Section:
     )
     return Section(
         plots=[Plot("Held-out F1", said, figure(data), shown)],
-        listings=[_best(shown)],
+        listings=[_best(shown, family(data))],
         remarks=[
             "A probe says that a feature can be read off some units, not that the model uses them there: "
             "that takes an intervention."
@@ -36,7 +37,7 @@ def section(rows: pl.LazyFrame, data: xr.Dataset | None) -> Section:
     )
 
 
-def _best(table: pl.DataFrame) -> Listing:
+def _best(table: pl.DataFrame, tested: str) -> Listing:
     best = (
         table.sort("validation_f1", descending=True, nulls_last=True)
         .group_by("feature", "site", "k", maintain_order=True)
@@ -48,12 +49,13 @@ def _best(table: pl.DataFrame) -> Listing:
         best = best.drop("site")
     if best["dense_f1"].is_null().all():  # not asked for
         best = best.drop("dense_f1")
+    p = f"p is adjusted over {tested}. " if tested else ""
     return Listing(
         "Best layers",
-        "The layer of highest F1 on validation groups, and its F1 on test groups with a 95% interval. p is "
-        "adjusted over all units, layers and features of the run. Selectivity is F1 less that of a control "
-        "task, random labels of token types. Compression is of the labels, 1 for none. direction_f1: of the "
-        "difference of the class means, over all units; dense_f1: of a probe of the whole site, where asked "
-        "for, of an SAE's latents the states that it reads; all_positive: of calling everything positive.",
+        "The layer of highest F1 on validation groups, and its F1 on test groups with a 95% interval. "
+        f"{p}Selectivity is F1 less that of a control task, random labels of token types. Compression is of "
+        "the labels, 1 for none. direction_f1: of the difference of the class means, over all units; "
+        "dense_f1: of a probe of the whole site, where asked for, of an SAE's latents the states that it "
+        "reads; all_positive: of calling everything positive.",
         best,
     )

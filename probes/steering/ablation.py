@@ -31,6 +31,7 @@ from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import polars as pl
     import xarray as xr
 
@@ -213,6 +214,22 @@ class ProbeAblation(GoingOn):
         from probes.steering.ablation_rows import rows
 
         return rows(data)
+
+    @classmethod
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
+        """The panels, which speak of all prompts, under whose units were taken out."""
+        from probes.steering.figures import ablated, drawn
+
+        layer = None if selected is None else selected[0]
+        return drawn(data, cls.panels(data), list(ablated(data)), theme, layer, **options)
 
     @classmethod
     def panels(

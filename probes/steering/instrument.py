@@ -25,6 +25,7 @@ from workbench.models.tokens import EncodedPrompt
 from workbench.prompts import Prompt
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import polars as pl
     import xarray as xr
 
@@ -212,6 +213,22 @@ class Steering(GoingOn):
         from probes.steering.rows import rows
 
         return rows(data)
+
+    @classmethod
+    def figure(
+        cls,
+        data: xr.Dataset,
+        *,
+        theme: str = "light",
+        prompt: str | int | None = None,
+        selected: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> go.Figure:
+        """The panels, which speak of all prompts, under what they are steered towards."""
+        from probes.steering.figures import drawn, steered
+
+        layer = None if selected is None else selected[0]
+        return drawn(data, cls.panels(data), list(steered(data)), theme, layer, **options)
 
     @classmethod
     def panels(

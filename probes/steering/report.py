@@ -40,7 +40,11 @@ def _plot(rows: pl.LazyFrame, strength: float) -> Plot:
     )
     table = means(long, "value", ["run", "layer"], PROBABILITY)
     label = "probability of answers in class"
-    said = "Probability of all answers in class together, behind prompts that lack the feature."
+    feature = rows.select(pl.col("feature").first()).collect().item()
+    said = (
+        f"Steered towards {feature}: probability of all answers in class together, behind prompts that lack "
+        "the feature."
+    )
     figure = layer_lines(table, label, line="run", names=LINES)
     return Plot(f"Strength {strength:g}", f"{said} {prompts_of(table)} {POINTWISE}", figure, table)
 

@@ -14,14 +14,17 @@ from workbench.tidy import plain
 __all__ = ["rows"]
 
 MEANS = ("entropy", "entropy_share", "entropy_uniform", "entropy_twin", "effective_beta")
+FEWER = {"beta_queries": "effective_beta", "sink_queries": "sink"}
 SINKS = ("sink", "sink_uniform", "top_sink", "top_sink_uniform")
 
 
 def rows(data: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Rows with keys prompt, layer, head: means over queries with a choice; growth and its twin's.
 
-    `effective_temperature` is 1 / the mean effective_beta; `queries` is how many the means are over;
-    what was not measured, or is not defined, is None.
+    `effective_temperature` is 1 / the mean effective_beta. `queries` is how many have an entropy, which
+    the means are over; but effective_beta is over those `beta_queries` of which some beta has the entropy,
+    and sink and its control over those `sink_queries` that see the first token. What was not measured, or
+    is not defined, is None.
     """
     prompts = data["prompt"].values
     growth = {"growth": by_prompt(data)}
@@ -39,11 +42,14 @@ def _columns(one: xr.Dataset) -> dict[str, Any]:
     found = {name: one[name].mean("place").values for name in (*MEANS, *SINKS) if name in one}
     found["top_sink_position"] = one["top_sink_position"].max("place").values
     found["queries"] = one["entropy"].notnull().any("head").sum("place").values
+    for name, values in FEWER.items():
+        if values in one:
+            found[name] = one[values].notnull().sum("place").values
     return found
 
 
 def _row(columns: dict[str, Any], layer: int, head: int) -> dict[str, Any]:
-    names = (*MEANS, "effective_temperature", "growth", "growth_twin", *SINKS)
+    names = (*MEANS, "effective_temperature", *FEWER, "growth", "growth_twin", *SINKS)
     row: dict[str, Any] = dict.fromkeys(names)
     for name, values in columns.items():
         row[name] = plain(values[layer, head] if values.ndim == 2 else values[layer])

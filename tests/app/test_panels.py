@@ -107,11 +107,15 @@ def test_chips_say_what_is_on_and_why_there_is_nothing(results: dict[str, wb.Res
         group.to_plotly_json()["props"]["aria-label"]: [
             (part.children, getattr(part, "aria-pressed", None)) for part in group.children
         ]
-        for group in chips([found["strength"], found["swing"]], off)
+        for group in chips([found[name] for name in ("swing", "strength", "whole_set")], off)
     }
     assert said == {
         "Strength": [("Strength", "true"), ("length", "false")],
-        "Swing <i>": [("Swing <i>", None), ("not yet run on this prompt", None)],
+        "Not yet run on this prompt": [
+            ("Not yet run on this prompt:", None),
+            ("Swing <i>", None),
+            ("Whole set", None),
+        ],
     }
 
 

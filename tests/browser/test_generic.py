@@ -38,9 +38,10 @@ def swing(opened: Opened) -> Page:
     return page
 
 
-def test_a_chip_says_that_it_was_not_run_and_leads_to_its_tab(opened: Opened) -> None:
+def test_one_line_names_what_was_not_run_and_leads_to_its_tabs(opened: Opened) -> None:
     page = opened()
-    page.get_by_role("group", name="Swing <i>").get_by_role("button").click()
+    waiting = page.get_by_role("group", name="Not yet run on this prompt")
+    waiting.get_by_role("button", name="Swing <i>").click()
     expect(page.get_by_role("tab", name="Swing <i>")).to_have_attribute("aria-selected", "true")
     run_swing(page)
     page.get_by_role("tab", name="Layers").click()

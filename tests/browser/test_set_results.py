@@ -86,6 +86,7 @@ def test_a_set_is_followed_cancelled_and_tried_in_place(
     page = opened(f"sets/?job={number}")
     expect(page.locator("#progress")).to_contain_text("Measuring")
     page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#queued")).to_have_text(f"Job {number}: cancelled. See its log.")
     expect(page.get_by_role("alert")).to_have_text("Cancelled: nothing was measured.")
     expect(page.locator("#progress")).to_be_hidden()
 

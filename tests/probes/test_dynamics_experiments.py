@@ -38,8 +38,19 @@ def test_a_phase_diagram_crosses_where_the_closed_form_does() -> None:
 
 
 def test_where_nothing_crosses_there_is_no_crossing() -> None:
-    found = PhaseDiagram(betas=(8.0,), tokens=16, d=64, seeds=1, time=1.0)()
+    found = PhaseDiagram(betas=(8.0,), tokens=16, d=64, seeds=2, time=1.0)()
     assert np.isnan(found.crossings()).all()
+    _, _, late, _ = found.plot().data
+    assert (late.x, late.y, list(late.customdata)) == ((1 / 8,), (1.0,), [[2, 2]])
+    assert "t = 1 (2 of 2)" in late.name
+
+
+def test_the_axis_goes_on_to_crossings_of_the_theory_that_are_near() -> None:
+    of = PhaseDiagram(betas=(4.0, 16.0), tokens=16, d=4096, seeds=1, time=2.0)
+    found = of()
+    near, far = (theory.crossover(beta, 16) for beta in (4.0, 16.0))
+    assert 2.0 < near < 8.0 < far
+    assert near < 10 ** found.plot().layout.yaxis.range[1] < far
 
 
 def test_a_start_above_one_half_has_crossed() -> None:

@@ -13,6 +13,7 @@ import workbench as wb
 from lenses import LogitLens
 from probes import SparseAutoencoder, SparseAutoencoderFit, SparseProbe
 from probes.sparse.controls import online_code
+from probes.sparse.family import family
 from probes.sparse.found import KINDS
 from probes.sparse.held_out import Examples, dense, direction, held_out
 from probes.sparse.known import Known
@@ -420,6 +421,14 @@ def test_latents_are_probed_beside_neurons_as_what_they_are_in_memory(
     rows = result.rows()
     assert len(rows) == (3 + 1) * len(K)  # the SAE has one layer
     assert {row["site"] for row in rows} == {"mlp_act", "sae:resid_post"}
+    lacking = data.sel(site="sae:resid_post", layer=1)
+    assert all((lacking[name] == -1).all() for name in ("units", "neuron", "histogram"))
+    # 3 layers of 64 neurons and one of 20 latents
+    said = "192 neurons and 20 latents (resid_post), all probed layers, 1 feature"
+    assert family(data) == said
+    one = {"feature": "token:digit"}
+    for shown in (result.plot(), result.plot(**one), result.plot(**one, layer=2)):
+        assert said in shown.layout.title.text
 
 
 def test_the_comparison_is_in_figure_panels_and_provenance(sae_folder: Path) -> None:
@@ -439,6 +448,21 @@ def test_the_comparison_is_in_figure_panels_and_provenance(sae_folder: Path) -> 
         SparseProbe(sae=f"{sae_folder}#{sae.hash}").settings()
         == SparseProbe(sae=str(sae_folder)).settings()
     )
+
+
+def test_dense_probes_of_what_an_sae_reads_stand_at_its_own_layer(sae_folder: Path) -> None:
+    """Though the site itself is probed at another one."""
+    probe = SparseProbe(
+        k=1, site="resid_post", layers=3, permutations=0, dense=True, sae=str(sae_folder)
+    )
+    data = probe(model("gpt2"), prompts()).data
+    (panel,) = SparseProbe.panels(data)
+    found = panel.lines["dense, all of resid_post"].values
+    assert found["layer"].values.tolist() == [2, 3]
+    own = data["dense_f1"].isel(feature=0)
+    expected = [float(own[1].sel(layer=2)), float(own[0].sel(layer=3))]
+    assert found.values.tolist() == expected
+    assert "no p values" in probe.figure(data).layout.title.text
 
 
 @pytest.mark.parametrize("layers", [(), (1,)])

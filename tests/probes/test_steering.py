@@ -212,7 +212,9 @@ def test_steering_by_nothing_is_the_model_as_it_is_and_edits_are_the_views(
     row = result.rows()[0]
     assert row["class"] in ("in", "out")
     assert row["clean_p_in"] == pytest.approx(row["p_in"], abs=1e-12)
-    assert result.plot().data
+    said = result.plot(selected=(2, 0)).layout.title.text
+    assert "<b>Steered towards odd</b>" in said
+    assert "added at positions: all" in said
     other = probe.of(found)(model("gpt2").twin(), prompts())
     assert "not of these weights" in other.provenance["remarks"][0]
 
@@ -250,12 +252,14 @@ def test_reports_and_facts(found: ProbeResult, tmp_path: Path) -> None:
     assert made.page is not None
     page = made.page.read_text(encoding="utf-8")
     assert "Strength 2" in page
+    assert "Steered towards odd" in page
     assert "Beyond the control" in page
     for one in both:
         one(hooked, prompts()).save(tmp_path / f"{one.name}.nc")
         kept = wb.Result.load(tmp_path / f"{one.name}.nc")
         assert kept.rows() == one(hooked, prompts()).rows()
     data = both[1](hooked, prompts()).data
+    assert "of the probe of odd</b>" in ProbeAblation.figure(data).layout.title.text
     assert len(ProbeAblation.facts(data, layer=2)) == 7
     assert ProbeAblation.facts(data, layer=0) == []
     alone = Steering(draws=0, strength=1.0).of(found)(hooked, prompts()).data

@@ -9,6 +9,7 @@ from workbench.figures.bars import token_bars
 from workbench.figures.compared import compared
 from workbench.figures.curves import Curves, layer_curves, layer_mark
 from workbench.figures.grid import Cells, box, layer_grid
+from workbench.figures.heading import headed
 from workbench.figures.layers import layer_marks, layer_panels
 from workbench.figures.panels import Bars, Heat, Line, Lines, Panel, Words
 from workbench.figures.saving import BrowserMissingError, graph_config, save_figure
@@ -35,6 +36,7 @@ __all__ = [
     "box",
     "compared",
     "graph_config",
+    "headed",
     "layer_curves",
     "layer_grid",
     "layer_mark",

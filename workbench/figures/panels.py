@@ -41,7 +41,8 @@ class Lines:
         name: what links and settings call the panel; short, and distinct within its instrument.
         title: what it shows, with the unit.
         lines: by what each is.
-        ends: of the horizontal axis; what the values need where None.
+        ends: of the horizontal axis; what the values need where None. Values beyond them are written at
+            the end that they leave by.
     """
 
     name: str

@@ -17,6 +17,7 @@ from workbench.figures.tokens import markup, shorten, visible
 __all__ = ["Place", "column_width", "suffix"]
 
 _LETTER = 7.4  # pixels of a monospace letter of 12
+_SEEN = 0.01  # of an axis: a mark that is off by less is still seen at its end
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _CONTROLS = ("dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
@@ -81,7 +82,8 @@ class Place:
             drawn += self._band(line, colour)
             drawn.append(self._line(name, line, colour, style))
             seen[line.control] += 1
-        return drawn
+        colours = [trace.line.color for trace in drawn if trace.name]
+        return drawn + self._beyond(panel, colours)
 
     def _line(self, name: str, line: Line, colour: str, style: int) -> go.Scatter:
         layers = line.values["layer"].values.tolist()
@@ -99,6 +101,36 @@ class Place:
             hovertemplate="layer %{y}: %{x:.4g}<extra>" + markup(name) + "</extra>",
             **self._keyed(f"{name} (control)" if line.control else name),
         )
+
+    def _beyond(self, panel: Lines, colours: Sequence[str]) -> list[go.Scatter]:
+        """The values that leave the axis, at its ends, each in its line's colour."""
+        found: dict[tuple[bool, int], list[str]] = {}
+        if panel.ends is None:
+            return []
+        low, high = panel.ends
+        seen = _SEEN * (high - low)
+        for line, colour in zip(panel.lines.values(), colours, strict=True):
+            for layer, value in zip(
+                line.values["layer"].values.tolist(), line.values.values.tolist(), strict=True
+            ):
+                if value < low - seen or value > high + seen:
+                    text = f"<span style='color:{colour}'>{value:.3g}</span>"
+                    found.setdefault((value > high, layer), []).append(text)
+        return [
+            go.Scatter(
+                x=[high if right else low],
+                y=[layer],
+                mode="text",
+                text=[f"{', '.join(texts)} ▸" if right else f"◂ {', '.join(texts)}"],
+                textposition="bottom left" if right else "bottom right",
+                textfont={"size": 11, "color": self.theme.ink},
+                customdata=[str(layer)],
+                hoverinfo="skip",
+                showlegend=False,
+                **self._axes(),
+            )
+            for (right, layer), texts in found.items()
+        ]
 
     def _band(self, line: Line, colour: str) -> list[go.Scatter]:
         if line.low is None or line.high is None:
