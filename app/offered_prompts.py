@@ -66,7 +66,7 @@ class OfferedPrompts:
         if name in PROMPTS:
             return prompts_path(name)
         if name in self.names:
-            return self.desk.prompt_file(self.desk.named()[name])
+            return self.desk.prompt_file(name)
         known = [shorten(one, LETTERS) for one in self.names]
         more = f" and {len(known) - SAID} more" if len(known) > SAID else ""
         raise SettingError(
@@ -79,8 +79,9 @@ class OfferedPrompts:
         bundled = {prompts_path(name): name for name in PROMPTS}
         if path in bundled:
             return bundled[path]
-        if path.parent == self.desk.home.prompts:
-            for name, identifier in self.desk.named().items():
-                if identifier == path.stem:
-                    return name
+        if path.parent.parent == self.desk.home.prompts:
+            names = self.desk.named().items()
+            same = [name for name, identifier in names if identifier == path.parent.name]
+            exact = [name for name in same if self.desk.prompt_file(name) == path]
+            return next(iter((*exact, *same)), path.name)
         return path.name

@@ -44,14 +44,14 @@ def test_an_uploaded_set_is_measured_with_by_its_name(bench: Bench) -> None:
     run, _ = run_of(ended(bench, measure(bench, Page(), ASKED, asked, [], ["particles"])))
     result = bench.result(run, "particles")
     assert result is not None
-    file = bench.desk.home.prompts / f"{identifier}.jsonl"
+    file = bench.desk.home.prompts / identifier / "rivers-all.jsonl"
     assert result.provenance["settings"]["corpus"] == str(file)
     assert wb.PromptSet.read(file).prompts == wb.PromptSet.of(LINES).prompts
     direct = Particles(corpus=str(file), views=["raw", "centred"], expensive=False)
     own = direct(wb.load(), ASKED.prompt()).data
     assert result.data["mean_cosine"].values == pytest.approx(own["mean_cosine"].values, abs=1e-5)
     assert "particles.corpus=rivers%2C+all.txt" in run.link
-    assert str(file.parent) not in run.link
+    assert identifier not in run.link
     job = bench.desk.jobs()[0]
     assert bench.settings(job)["particles"]["corpus"] == "rivers, all.txt"
     link = Link(ASKED, settings=asked, beside=("particles",))
@@ -79,15 +79,24 @@ def test_a_link_opens_no_file(bench: Bench, name: str) -> None:
 def test_the_latest_of_a_name_is_meant_and_a_few_are_listed(bench: Bench) -> None:
     first = bench.desk.keep(wb.PromptSet.of(["one"]), "twice.txt")
     second = bench.desk.keep(wb.PromptSet.of(["two"]), "twice.txt")
-    assert bench.sets.opened("particles", {"corpus": "twice.txt"})["corpus"].endswith(
-        f"{second}.jsonl"
-    )
+    opened = bench.sets.opened("particles", {"corpus": "twice.txt"})
+    assert opened["corpus"].endswith(f"{second}/twice.jsonl")
+    bench.desk.keep(wb.PromptSet.of(["two"]), "also two.txt")
+    assert bench.sets.closed("particles", opened) == {"corpus": "twice.txt"}
     assert bench.desk.prompts(first) is not None
     for number in range(60):
         bench.desk.keep(wb.PromptSet.of(["one"]), f"{number}.txt")
     assert len(OfferedPrompts(bench.desk).names) == len(PROMPTS) + 50
     with pytest.raises(wb.SettingError, match=r"59\.txt.* and 43 more; a set that is"):
         bench.sets.opened("particles", {"corpus": "0.txt?"})
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", "a\0b.txt", "é.csv", "x" * 300])
+def test_a_name_never_leads_out_of_the_home(bench: Bench, name: str) -> None:
+    identifier = bench.desk.keep(wb.PromptSet.of(["one"]), name)
+    file = bench.desk.prompt_file(name)
+    assert file.resolve().parent == bench.desk.home.prompts.resolve() / identifier
+    assert bench.sets.closed("particles", {"corpus": str(file)}) == {"corpus": name}
 
 
 def test_a_job_of_another_program_shows_its_corpus_without_a_path(

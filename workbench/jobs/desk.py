@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import threading
 import time
 import uuid
@@ -35,6 +36,8 @@ __all__ = ["Desk"]
 KEPT_BYTES = 4 * 2**30
 KEPT_IN_MEMORY = 64  # results
 POLL_SECONDS = 0.01
+NO_LETTERS = re.compile(r"[^A-Za-z0-9_]+")
+LONGEST_NAME = 40
 
 
 class Desk:
@@ -247,17 +250,22 @@ class Desk:
         """The ids of the prompts that were kept under a name, by it; the latest first."""
         return self._texts.named()
 
-    def prompt_file(self, identifier: str) -> Path:
-        """A file of the prompts kept under this id, for settings that name one.
+    def prompt_file(self, name: str) -> Path:
+        """A file of the prompts kept under this name, for settings that name one.
+
+        It lies in a folder called by their id, and is called by the letters of the name that any file
+        may have, so that messages with its path can be read.
 
         Raises:
             ResultError: there are none.
         """
-        path = self.home.prompts / f"{identifier}.jsonl"
+        identifier = self.named().get(name, "")
         prompts = self.prompts(identifier)
         if prompts is None:
-            raise ResultError(f"the prompts {identifier[:40]} are not kept here: upload them anew")
+            raise ResultError(f"no prompts {name[:40]!r} are kept here: upload them")
+        path = self.home.prompts / identifier / f"{_called(name)}.jsonl"
         if not path.is_file():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             new = path.with_suffix(f".{uuid.uuid4().hex}")
             new.write_text(json_lines(prompts), encoding="utf-8")
             new.replace(path)
@@ -327,6 +335,12 @@ class Desk:
             worker.kill()
         elif number in running:
             self._see_to_it(number, worker)
+
+
+def _called(name: str) -> str:
+    """What a file of prompts of this name is called."""
+    plain = NO_LETTERS.sub("-", name.rpartition(".")[0] or name)[:LONGEST_NAME]
+    return plain.strip("-") or "prompts"
 
 
 def _default_device() -> str:

@@ -68,7 +68,7 @@ class Home:
 
     @property
     def prompts(self) -> Path:
-        """The folder of files that prompts were written to, where a setting names a file."""
+        """The folder of prompts that were written to files, where a setting names one."""
         return self.root / "prompts"
 
     @property
