@@ -133,21 +133,26 @@ def _require(asked: Asked, moments: Moments, source: Source) -> None:
 
 def _p_values(known: Known, state: State, sources: int) -> dict[tuple[str, int], Tensor]:
     """Of one family; features that arrangements say nothing of have none, and are no part of it."""
-    tested = [name for name, one in known.features.items() if one.tested]
-    names = [(one, source) for one in tested for source in range(sources)]
-    found = []
-    for one, source in names:
-        if f"{source}.sums" not in state:
-            return {}
-        number = list(known.features).index(one)
-        parts = (state[f"{source}.whole.{part}"][number] for part in ("count", "mean", "spread"))
-        moments = Moments(*parts)
-        mean, spread = moments.whole()
-        sums, positives = state[f"{source}.sums"][number], state[f"{source}.positives"][number]
-        found.append(statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0]))
-    if not found:
+    tested = [(number, one) for number, one in enumerate(known.features.values()) if one.tested]
+    if not tested or any(f"{source}.sums" not in state for source in range(sources)):
         return {}
-    return dict(zip(names, p_values(found), strict=True))
+    found = p_values(
+        [[_statistics(state, number, source) for source in range(sources)] for number, _ in tested]
+    )
+    return {
+        (one.name, source): p
+        for (_, one), own in zip(tested, found, strict=True)
+        for source, p in enumerate(own)
+    }
+
+
+def _statistics(state: State, number: int, source: int) -> Tensor:
+    """[arrangements, units] of a feature by its number."""
+    parts = (state[f"{source}.whole.{part}"][number] for part in ("count", "mean", "spread"))
+    moments = Moments(*parts)
+    mean, spread = moments.whole()
+    sums, positives = state[f"{source}.sums"][number], state[f"{source}.positives"][number]
+    return statistics(sums, positives, int(moments.count.sum()), mean[0], spread[0])
 
 
 def _second_pass(

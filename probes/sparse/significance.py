@@ -14,7 +14,8 @@ a group's two halves could change places.
 The statistic of a unit is |r| sqrt(n), r the correlation of its activation with the arranged labels over
 all n examples: one matrix product of arrangements x examples and examples x units. p is the share of
 arrangements, the observed one among them, whose greatest statistic over all units of the family reaches
-the unit's own.
+the unit's own; where a family has several features, each statistic is relative to its feature's usual
+greatest one (see `p_values`).
 
 Source: Westfall and Young 1993, "Resampling-Based Multiple Testing" (maxT).
 """
@@ -112,20 +113,30 @@ def statistics(sums: Tensor, positives: Tensor, n: int, mean: Tensor, spread: Te
     return torch.where(usable, covariance / torch.where(usable, deviation, 1.0), 0.0).abs()
 
 
-def p_values(families: Sequence[Tensor]) -> list[Tensor]:
-    """[units] p values of each family member, adjusted over all units of all of them.
+def p_values(families: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """[units] p values of each feature's layers and sites, adjusted over all units of all of them.
+
+    A feature whose labels are much alike under every arrangement has great statistics under all of them.
+    So that it does not hide the others, a feature's statistics are taken over the mean, of all
+    arrangements and the observed one alike, of their greatest: what treats all arrangements alike leaves
+    the test exact. Of one feature p values are those of the statistics themselves.
 
     Args:
-        families: [1 + permutations, units] statistics by feature, layer or site; equally many
+        families: of each feature, [1 + permutations, units] statistics by layer or site; equally many
             permutations in each. Features are arranged one by one, which is conservative where they
             depend on each other.
     """
-    greatest = torch.stack([one[1:].amax(1) for one in families]).amax(0).sort().values
-    return [_share(greatest, one[0]) for one in families]
+    most = torch.stack([torch.stack([one.amax(1) for one in own]).amax(0) for own in families])
+    usual = most.mean(1).clamp(min=TIE)
+    greatest = (most / usual[:, None])[:, 1:].amax(0).sort().values
+    return [
+        [_share(greatest, one[0] / of, TIE / float(of)) for one in own]
+        for own, of in zip(families, usual, strict=True)
+    ]
 
 
-def _share(greatest: Tensor, observed: Tensor) -> Tensor:
-    reach = len(greatest) - torch.searchsorted(greatest, observed - TIE)
+def _share(greatest: Tensor, observed: Tensor, tie: float = TIE) -> Tensor:
+    reach = len(greatest) - torch.searchsorted(greatest, observed - tie)
     return (reach + 1).double() / (len(greatest) + 1)
 
 

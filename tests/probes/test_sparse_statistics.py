@@ -238,9 +238,33 @@ def test_statistics_are_correlations_and_p_values_of_the_whole_family() -> None:
     found = statistics(arranged @ acts, arranged.sum(1), 100, *moments)
     both = torch.cat([arranged, acts.T])
     torch.testing.assert_close(found, 10 * torch.corrcoef(both)[:40, 40:].abs(), rtol=1e-10, atol=0)
-    alone, joint = p_values([found[:, :1]])[0], p_values([found[:, :1], found[:, 1:]])
-    assert joint[0] >= alone
-    assert len(joint[1]) == 4
+    ((alone,),), joint = p_values([[found[:, :1]]]), p_values([[found[:, :1], found[:, 1:]]])
+    assert joint[0][0] >= alone
+    assert len(joint[0][1]) == 4
+
+
+def test_a_feature_of_great_statistics_does_not_hide_another() -> None:
+    """Every arrangement of the first has 30; the second's 8 is beside arrangements of at most 3."""
+    random = generator(11)
+    loud = 30 + torch.rand(200, 4, generator=random, dtype=torch.float64)
+    quiet = 3 * torch.rand(200, 4, generator=random, dtype=torch.float64)
+    quiet[0, 2] = 8.0
+    (of_loud,), (of_quiet,) = p_values([[loud], [quiet]])
+    assert of_quiet[2] == pytest.approx(1 / 200)
+    assert (of_loud > 0.05).all()
+    (scaled,), _ = p_values([[loud * 7], [quiet]])
+    torch.testing.assert_close(scaled, of_loud)
+
+
+def test_scaled_families_pass_one_in_twenty_without_a_relation() -> None:
+    """Two features of unlike scale, no relation: of 400 families 20 in the mean, 34 once in a thousand."""
+    random, passed = generator(12), 0
+    for _ in range(400):
+        few = torch.rand(100, 3, generator=random, dtype=torch.float64)
+        many = 20 + torch.randn(100, 30, generator=random, dtype=torch.float64)
+        found = p_values([[few], [many[:, :10], many[:, 10:]]])
+        passed += min(float(one.min()) for own in found for one in own) <= 0.05
+    assert 7 <= passed <= 34
 
 
 def test_controls_are_constant_in_a_type_and_as_frequent() -> None:
