@@ -20,7 +20,7 @@ from workbench.jobs.plain import instrument_of
 from workbench.settings import text_of
 from workbench.simulation import Simulation
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "whole"]
 
 SHORT = 8  # digits of the hash of a model's weights
 TITLE = 60  # letters of a prompt
@@ -95,7 +95,7 @@ class Bench:
         Raises:
             SettingError: there is none, or it is a simulation.
         """
-        job = self.desk.job(_whole(number))
+        job = self.desk.job(whole(number))
         if job.simulates:
             raise SettingError(f"job {job.id} is a simulation: open /simulate/?job={job.id}")
         return job
@@ -106,7 +106,7 @@ class Bench:
         Raises:
             SettingError: there is none, or it has measured a model.
         """
-        job = self.desk.job(_whole(number))
+        job = self.desk.job(whole(number))
         if not job.simulates:
             raise SettingError(f"job {job.id} is no simulation: open it from the Jobs page")
         return job
@@ -205,7 +205,7 @@ class Bench:
         return job
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     """A job's number; none that there could be where it is no number."""
     return int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else 0
 

@@ -9,7 +9,7 @@ import pytest
 from dash import html
 
 import workbench as wb
-from app import jobs_table, set_results, uploads
+from app import bench, jobs_table, uploads
 from app.instruments import configured, kinds
 from app.summaries import generic, sparse_probe, view_of
 from workbench.atlas import prompts_path
@@ -82,7 +82,7 @@ def test_results_open_where_they_can_be_seen(done: Job) -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("12", 12), ("../../x", 0), ("9" * 99, 0), ("²", 0)])
 def test_strange_numbers_are_no_jobs(text: str, number: int) -> None:
-    assert set_results._number(text) == number
+    assert bench.whole(text) == number
 
 
 def test_sets_that_are_offered_can_be_read() -> None:
