@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -144,11 +144,14 @@ class Bench:
         found = {}
         for plain in job.instruments:
             name = plain["name"]
-            texts = {key: text_of(value) for key, value in instrument_of(plain).settings().items()}
-            usual = defaults(name)
-            named = self.sets.closed(name, self.files.closed(name, texts))
+            usual, named = defaults(name), self.named(name, instrument_of(plain).settings())
             found[name] = {k: text for k, text in named.items() if text != usual[k]}
         return {name: own for name, own in found.items() if own}
+
+    def named(self, instrument: str, settings: Mapping[str, Any]) -> dict[str, str]:
+        """An instrument's settings as texts; files and prompt sets by the names that pages give them."""
+        texts = {name: text_of(value) for name, value in settings.items()}
+        return self.sets.closed(instrument, self.files.closed(instrument, texts))
 
     def joined(self, before: Run, job: Job, settings: Settings) -> Run:
         """The run with what another job has measured of the same prompt."""

@@ -141,7 +141,7 @@ def _register_view(app: dash.Dash, bench: Bench) -> None:
         key = shown["results"][name]
         try:
             result = bench.desk.result(key)
-            said = html.P(made_with(result), className="said")
+            said = html.P(made_with(bench, result), className="said")
             return [said, *view_of(name).layout(key, result, theme)]
         except WorkbenchError as error:
             return [alert(str(error))]

@@ -137,15 +137,15 @@ def register(app: dash.Dash, bench: Bench) -> None:
                 if wanted == listed
                 else rows_table.layout(ROWS, result, shown.selection.prompt)
             )
-            return own_run.made_with(result), True, False, *[no_update] * 6, table, wanted
+            return own_run.made_with(bench, result), True, False, *[no_update] * 6, table, wanted
         try:
-            said, *drawn = _drawn(result, shown, score, head)
+            said, *drawn = _drawn(bench, result, shown, score, head)
         except WorkbenchError as error:
             return str(error), True, True, *[no_update] * 8
         return said, False, True, *drawn, _heads(result.data.sizes["head"]), no_update, no_update
 
 
-def _drawn(result: Result, shown: Shown, score: str, head: str) -> tuple[Any, ...]:
+def _drawn(bench: Bench, result: Result, shown: Shown, score: str, head: str) -> tuple[Any, ...]:
     """What is said, the overview and its size, the pattern, its size, and whether it is hidden.
 
     Raises:
@@ -154,9 +154,15 @@ def _drawn(result: Result, shown: Shown, score: str, head: str) -> tuple[Any, ..
     named = _named(shown, score, head)
     left = overview(result.data, **named)
     if "pattern" not in result.data:
-        return f"{own_run.made_with(result)} {NONE_KEPT}", left, style(left), *[no_update] * 2, True
+        return (
+            f"{own_run.made_with(bench, result)} {NONE_KEPT}",
+            left,
+            style(left),
+            *[no_update] * 2,
+            True,
+        )
     right = pattern(result.data, **named)
-    return own_run.made_with(result), left, style(left), right, style(right), False
+    return own_run.made_with(bench, result), left, style(left), right, style(right), False
 
 
 def _named(shown: Shown, score: str, head: str) -> dict[str, Any]:

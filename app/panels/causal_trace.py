@@ -121,7 +121,7 @@ def register(app: dash.Dash, bench: Bench) -> None:
         result = bench.result(shown.run, NAME)
         if result is None:
             return not_measured(NAME, shown.run), True, True, *[no_update] * 4
-        said = own_run.made_with(result)
+        said = own_run.made_with(bench, result)
         if shown.looks["view"] == "table":
             wanted = [shown.run.results[NAME], shown.selection.prompt]
             same = wanted == listed

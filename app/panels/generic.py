@@ -92,12 +92,12 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
             return not_measured(instrument, run), *NOTHING
         wanted = [run.results[instrument], at.prompt]
         if shown.looks["view"] == "table":
-            return own_run.made_with(result), *_listed(result, at, wanted, listed)
+            return own_run.made_with(bench, result), *_listed(result, at, wanted, listed)
         try:
             drawn = _figure_of(result, at, shown.theme)
         except WorkbenchError as error:
             return str(error), *_listed(result, at, wanted, listed)
-        return own_run.made_with(result), drawn, style(drawn), False, None, True, None
+        return own_run.made_with(bench, result), drawn, style(drawn), False, None, True, None
 
 
 def _listed(

@@ -9,12 +9,12 @@ import dash_mantine_components as dmc
 from dash import Input, Output, State, html
 
 from app import ids
+from app.bench import Bench
 from app.instruments import kinds
 from app.panels import forms
 from app.panels.said import said
 from app.parts import in_browser
 from workbench import Result
-from workbench.settings import text_of
 
 __all__ = ["layout", "made_with", "note", "parts", "register"]
 
@@ -56,12 +56,10 @@ def register(app: dash.Dash, instrument: str) -> None:
     )
 
 
-def made_with(result: Result) -> str:
+def made_with(bench: Bench, result: Result) -> str:
     """The settings that a result was made with."""
-    settings = result.provenance["settings"]
-    texts = (
-        f"{name} {text_of(value).removesuffix(',') or EMPTY}" for name, value in settings.items()
-    )
+    settings = bench.named(result.instrument, result.provenance["settings"])
+    texts = (f"{name} {text.removesuffix(',') or EMPTY}" for name, text in settings.items())
     made = [f"Measured with {', '.join(texts)}."] if settings else []
     return " ".join([*made, *(f"{remark}." for remark in result.provenance.get("remarks", []))])
 

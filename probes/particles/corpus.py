@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from threading import Lock
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -162,7 +163,7 @@ class LayerMeans:
         prompts = self.corpus.encoded(model)
         return (
             f"centred: less each layer's mean over {sum(map(len, prompts)):,} tokens of "
-            f"{self.corpus.source} (token ids {_hash(prompts)}); a twin's less the twin's own"
+            f"{Path(self.corpus.source).name} (token ids {_hash(prompts)}); a twin's less the twin's own"
         )
 
 

@@ -12,6 +12,7 @@ from app.instruments import kinds
 from app.link import Link
 from app.measuring import Page, measure, open_link
 from app.offered_prompts import OfferedPrompts
+from app.panels.own_run import made_with
 from probes import Particles
 from tests.app.test_bench import ASKED, ended, run_of
 from workbench.atlas import PROMPTS, prompts_path
@@ -107,3 +108,6 @@ def test_a_job_of_another_program_shows_its_corpus_without_a_path(
     particles = Particles(corpus=str(path), views=["centred"], expensive=False)
     job = bench.desk.wait(bench.desk.submit(Request("atlas", "Rome is in", [particles])))
     assert bench.settings(job)["particles"]["corpus"] == "mine.txt"
+    said = made_with(bench, bench.desk.result(job.results["particles"]))
+    assert "corpus mine.txt" in said
+    assert str(tmp_path) not in said

@@ -288,7 +288,8 @@ def test_the_corpus_is_named_kept_and_held_out(
     Particles(corpus=other_text, views=["centred"])(gpt2, TEXTS[:1])
     monkeypatch.setattr(corpus, "_mean", lambda *_: pytest.fail("taken anew"))
     result = Particles(corpus=other_text, views=["centred"])(fresh, TEXTS[:1])  # equal weights
-    assert f"{sum(map(len, LINES)):,} tokens of {other_text}" in result.provenance["remarks"][0]
+    named = f"{sum(map(len, LINES)):,} tokens of {Path(other_text).name} (token"
+    assert named in result.provenance["remarks"][0]
     with pytest.raises(wb.SettingError, match="stands in the corpus"):
         Particles(corpus=other_text)(gpt2, LINES[:1])
     short = tmp_path / "short.txt"
