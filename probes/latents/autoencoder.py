@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from probes.latents.architectures import gated, shapes, top_k
-from probes.latents.config import OF_D_MODEL, Config
+from probes.latents.config import CENTRED, LOADED, OF_D_MODEL, Config
 from probes.latents.folders import CFG, WEIGHTS, folder_destination, read_folder
 from workbench.errors import ModelError, ResultError, SettingError, UnsupportedError
 from workbench.fitted_model import require_same
@@ -223,7 +223,17 @@ class SparseAutoencoder:
         opens = bool(model.tokens.opening)
         if self.config.opening not in (None, opens):
             said += f"; its texts {'did not begin' if opens else 'began'} with BOS, unlike these"
-        return said
+        return said + self._unsaid()
+
+    def _unsaid(self) -> str:
+        """An older folder may be of a model that transformer-lens had centred, as it does by default."""
+        config = self.config
+        if self.made or config.mean_said or config.site.name not in OF_D_MODEL:
+            return ""
+        return (
+            f"; cfg.json does not say whether its states were without their mean, and they are read with "
+            f"it: where they were, add {LOADED} with {CENTRED} to it"
+        )
 
     def described(self) -> dict[str, Any]:
         """Where it lies, its hash, and how it was made."""

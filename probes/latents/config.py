@@ -38,8 +38,9 @@ OLD_NAMES = {
     "activation_fn_str": "activation_fn",
 }
 CENTRED = "center_writing_weights"
+LOADED = "model_from_pretrained_kwargs"
 WITHOUT_EFFECT = (CENTRED, "fold_ln", "center_unembed", "n_devices", "device", "torch_dtype")
-"""Of `model_from_pretrained_kwargs`: what leaves the states at our sites as they are, or is honoured."""
+"""Of `LOADED`: what leaves the states at our sites as they are, or is honoured."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Config:
         mean_free: whether its states have no mean over coordinates: those of the residual stream, and
             what is added to it, in a model that transformer-lens has centred
             (`center_writing_weights`).
+        mean_said: whether the folder says how its model was loaded; older ones do not.
         opening: whether its texts began with the tokenizer's BOS; None where it does not say.
         model_name: of the model that it was fitted on; None where it does not say.
     """
@@ -71,6 +73,7 @@ class Config:
     norm: Norm
     site: Site
     mean_free: bool
+    mean_said: bool
     opening: bool | None
     model_name: str | None
 
@@ -97,6 +100,7 @@ class Config:
             norm=_norm(flat, called),
             site=(site := _site(flat, called)),
             mean_free=site.name in OF_D_MODEL and bool(_loaded(flat).get(CENTRED)),
+            mean_said=flat.get(LOADED) is not None,
             opening=flat.get("prepend_bos"),
             model_name=flat.get("model_name"),
         )
@@ -134,7 +138,7 @@ def _refuse(flat: Mapping[str, Any], called: str) -> None:
 
 def _loaded(flat: Mapping[str, Any]) -> Mapping[str, Any]:
     """How transformer-lens loaded the model that the SAE was fitted on."""
-    return flat.get("model_from_pretrained_kwargs") or {}
+    return flat.get(LOADED) or {}
 
 
 def _norm(flat: Mapping[str, Any], called: str) -> Norm:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import workbench as wb
 from probes import SparseAutoencoder, SparseAutoencoderFit
+from probes.latents.config import CENTRED, LOADED
 from probes.latents.quality import Spectrum, quality
 from probes.latents.training import Recipe, Trained, directions, initial
 from tests.models.test_adapters import write
@@ -146,6 +147,17 @@ def test_older_folders_say_the_same_otherwise() -> None:
     rounded = {name: one.bfloat16().double() for name, one in part.items()}
     wanted = SparseAutoencoder(cfg("topk"), rounded).encode(centred)
     torch.testing.assert_close(coarse.encode(centred), wanted, rtol=0, atol=0)
+
+
+def test_an_older_folder_that_may_be_of_a_centred_model_says_so() -> None:
+    """Read with their mean, as it stands; a folder that says either, or of heads, has no such doubt."""
+    read = model("gpt2")
+    part, named = tensors("topk"), {"hook_name": "blocks.0.hook_resid_pre"}
+    unsaid = SparseAutoencoder(cfg("topk") | {"metadata": named}, part)
+    assert "cfg.json does not say whether its states were without their mean" in unsaid.remark(read)
+    for more in ({LOADED: {CENTRED: True}}, {LOADED: {}}, {"hook_name": "blocks.0.attn.hook_z"}):
+        said = SparseAutoencoder(cfg("topk") | {"metadata": named | more}, part)
+        assert "cfg.json" not in said.remark(read)
 
 
 def refused() -> list[tuple[dict[str, Any], str]]:
