@@ -1,11 +1,11 @@
 """Probes: what is where in a model, and what it causes."""
 
 from probes.ablation.instrument import Ablate
+from probes.attention_entropy.instrument import AttentionEntropy
 from probes.circuits.edge_instrument import EdgeAttribution
 from probes.circuits.instrument import AttributionPatch
 from probes.circuits.span_instrument import SpanTrace
 from probes.flow.instrument import LayerFlow
-from probes.geometry.instrument import TokenGeometry
 from probes.interchange.instrument import Interchange
 from probes.latents.autoencoder import SparseAutoencoder
 from probes.latents.fit import SparseAutoencoderFit
@@ -17,7 +17,7 @@ from probes.sparse.instrument import SparseProbe
 from probes.steering.ablation import ProbeAblation
 from probes.steering.instrument import Steering
 from probes.superposition.instrument import Superposition
-from probes.temperature.instrument import AttentionEntropy
+from probes.token_geometry.instrument import TokenGeometry
 from probes.tracing.instrument import CausalTrace
 
 __all__ = [

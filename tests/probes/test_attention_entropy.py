@@ -13,8 +13,8 @@ from torch import Tensor
 
 import workbench as wb
 from probes import AttentionEntropy
-from probes.temperature.growth import by_prompt, slopes
-from probes.temperature.inversion import effective_beta, entropy, entropy_slope
+from probes.attention_entropy.growth import by_prompt, slopes
+from probes.attention_entropy.inversion import effective_beta, entropy, entropy_slope
 from tests.tiny import LAYERS, model
 
 TEXTS = ["abcabcabab", "aab", "x"]

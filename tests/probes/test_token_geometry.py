@@ -13,7 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from probes import TokenGeometry
-from probes.geometry.measured import cluster_order, mean_cosine, sphere, units
+from probes.token_geometry.measured import cluster_order, mean_cosine, sphere, units
 from tests.tiny import LAYERS, model
 
 TEXT = "abcabcab<b>"
@@ -169,7 +169,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     hooked = model("gpt2")
     with pytest.raises(wb.WorkbenchError, match=r"order_layer is 9: expected 0\.\.3"):
         TokenGeometry(order_layer=9, centred=False)(hooked, "abc")
-    monkeypatch.setattr("probes.geometry.instrument.MOST_TOKENS", 4)
+    monkeypatch.setattr("probes.token_geometry.instrument.MOST_TOKENS", 4)
     with pytest.raises(wb.WorkbenchError, match="5 tokens .* at most 4; set positions="):
         TokenGeometry(centred=False)(hooked, "abcde")
     with pytest.raises(wb.WorkbenchError, match="two stacks"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from probes.geometry.rows import of_prompt
+from probes.token_geometry.rows import of_prompt
 from workbench.figures.panels import Heat, Line, Lines, Panel
 from workbench.figures.reading import chosen
 from workbench.figures.scale import Scale

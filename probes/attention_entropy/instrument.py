@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from probes.attention_entropy.measured import betas, cosines, sharpness, uniform
 from probes.bibliography import GESHKOVSKI
-from probes.temperature.measured import betas, cosines, sharpness, uniform
 from probes.twins import why_no_twin
 from workbench.errors import UnsupportedError
 from workbench.instrument import Citation, Measured, Named, Reading
@@ -191,7 +191,7 @@ class AttentionEntropy(Reading):
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
         """One row a (prompt, layer, head): means over the queries read, controls, and growth."""
-        from probes.temperature.rows import rows
+        from probes.attention_entropy.rows import rows
 
         return rows(data)
 
@@ -211,7 +211,7 @@ class AttentionEntropy(Reading):
             prompt: id of the prompt; all of them where None.
             options: `head`, one to be marked beside those of least and greatest slope.
         """
-        from probes.temperature.figures import figure
+        from probes.attention_entropy.figures import figure
 
         return figure(data, theme=theme, prompt=prompt, selected=selected, **options)
 
@@ -225,7 +225,7 @@ class AttentionEntropy(Reading):
         site: str | None = None,
     ) -> Sequence[Panel]:
         """Of one query: entropy share, effective beta and sink by head; entropy beside controls."""
-        from probes.temperature.panels import panels
+        from probes.attention_entropy.panels import panels
 
         return panels(data, prompt=prompt, position=position)
 
@@ -240,14 +240,14 @@ class AttentionEntropy(Reading):
         site: str | None = None,
     ) -> list[tuple[str, str]]:
         """The sharpest and the most spread head of one query, its visible keys, and the largest sink."""
-        from probes.temperature.panels import facts
+        from probes.attention_entropy.panels import facts
 
         return facts(data, layer=layer, prompt=prompt, position=position)
 
     @classmethod
     def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
         """Entropy and its growth over the prompts, beside the controls; heads that stand out."""
-        from probes.temperature.report import section
+        from probes.attention_entropy.report import section
 
         return section(rows)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from probes.bibliography import GESHKOVSKI
-from probes.geometry.by_prompt import mean_cosines, of_prompts
 from probes.particles.corpus import BUNDLED, Corpus, LayerMeans
+from probes.token_geometry.by_prompt import mean_cosines, of_prompts
 from probes.twins import why_no_twin
 from workbench.errors import PromptError, SettingError, UnsupportedError
 from workbench.instrument import Citation, Measured, Named, Reading
@@ -208,7 +208,7 @@ class TokenGeometry(Reading):
     @classmethod
     def rows(cls, data: xr.Dataset) -> Iterator[dict[str, Any]]:
         """One row a (prompt, layer, token): its point, its nearest other token, the layer's mean."""
-        from probes.geometry.rows import rows
+        from probes.token_geometry.rows import rows
 
         return rows(data)
 
@@ -223,7 +223,7 @@ class TokenGeometry(Reading):
         **options: Any,
     ) -> go.Figure:
         """Cosines of every layer in one order; below, the sphere from two sides, moving through layers."""
-        from probes.geometry.figures import figure
+        from probes.token_geometry.figures import figure
 
         return figure(data, theme=theme, prompt=prompt, selected=selected, **options)
 
@@ -237,7 +237,7 @@ class TokenGeometry(Reading):
         site: str | None = None,
     ) -> Sequence[Panel]:
         """Mean cosine beside the twin's, and the cosines of one token with the others."""
-        from probes.geometry.panels import panels
+        from probes.token_geometry.panels import panels
 
         return panels(data, prompt=prompt, position=position)
 
@@ -252,14 +252,14 @@ class TokenGeometry(Reading):
         site: str | None = None,
     ) -> list[tuple[str, str]]:
         """The token's nearest other token, and how much of its direction the picture shows."""
-        from probes.geometry.panels import facts
+        from probes.token_geometry.panels import facts
 
         return facts(data, layer=layer, prompt=prompt, position=position)
 
     @classmethod
     def section(cls, rows: pl.LazyFrame, data: xr.Dataset | None = None) -> Section:
         """Mean cosine over the prompts, beside the twin's."""
-        from probes.geometry.report import section
+        from probes.token_geometry.report import section
 
         return section(rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from probes.temperature.inversion import effective_beta
+from probes.attention_entropy.inversion import effective_beta
 from workbench.models.batch import Places
 from workbench.models.captures import Captures
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from probes.temperature.growth import LEAST_KEYS, by_prompt
+from probes.attention_entropy.growth import LEAST_KEYS, by_prompt
 from workbench.figures import Theme, box, layer_name, markup, themed
 from workbench.figures.reading import chosen
 from workbench.figures.scale import Scale, colour_bar

@@ -9,8 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 import xarray as xr
 
-from probes.geometry.rows import of_prompt
-from probes.geometry.sphere import controls, frames, points, sides
+from probes.token_geometry.rows import of_prompt
+from probes.token_geometry.sphere import controls, frames, points, sides
 from workbench.figures import Theme, layer_name, markup, shorten, themed, visible
 from workbench.figures.scale import Scale, colour_bar
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from probes.geometry.measured import COMPONENTS, cluster_order, cosines, mean_cosine, sphere, units
+from probes.token_geometry.measured import (
+    COMPONENTS,
+    cluster_order,
+    cosines,
+    mean_cosine,
+    sphere,
+    units,
+)
 
 __all__ = ["mean_cosines", "of_prompts"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.temperature.growth import by_prompt
+from probes.attention_entropy.growth import by_prompt
 from workbench.tidy import plain
 
 __all__ = ["rows"]
