@@ -103,7 +103,7 @@ def test_three_heat_maps_share_layers_colours_and_clicks() -> None:
 def test_the_heading_says_what_was_done() -> None:
     one = said(figure_of_prompt(traced(FOUR), prompt="p2"))
     for part in (
-        "Denoising: one clean cell put into the corrupted run",
+        "Denoising: one clean cell is put into the corrupted run",
         "noise on the subject's embeddings (3 σ, 3 draws)",
         "p(·Paris): clean 0.",
         "total effect +0.8 probability",
