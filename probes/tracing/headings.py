@@ -95,7 +95,9 @@ def averaged_lines(
         f"Corrupted by {corrupted_by(settings)}.",
         f"{scored(settings)}: mean total effect {total:+.3g} {unit}, n = {_counted(prompts, 'prompt')} in "
         f"{_counted(groups, 'group')}.{flagged}",
-        "Line: mean indirect effect by token role. Dark band: 95% bootstrap interval over groups. "
+        "Line: mean indirect effect by token role."
+        if prompts == 1
+        else "Line: mean indirect effect by token role. Dark band: 95% bootstrap interval over groups. "
         "Light band: 80% of the prompts.",
         *_of_prompts(data),
         *_windows(data, settings),
