@@ -31,6 +31,7 @@ from workbench.models.tokens import EncodedPrompt
 __all__ = ["run"]
 
 WIDTH, SAMPLES, STD, TARGET, STEP = 12, 10, 0.1, 1234, 12
+NEAR, NEAR_LOG = 1e-5, 1e-4  # of probabilities, and of their logarithms
 PARTS = (
     # site, window, first corrupted token, goals over the reference's way and the lean loop
     ("resid_post", 1, 0, 6.0, 4.3),
@@ -170,11 +171,14 @@ def _changed(change: Callable[[Tensor], Tensor], module: Any, args: Any, out: An
     return (change(out[0]), *out[1:]) if isinstance(out, tuple) else change(out)
 
 
-def agree(task: Task, other: Tensor) -> float:
-    """The largest difference of a probability from those of `some` cells."""
+def agree(task: Task, other: Tensor) -> tuple[float, float]:
+    """The largest difference of a probability from those of `some` cells, and of its logarithm in nat.
+
+    A random model's probabilities are near one over its vocabulary, far below any bound of the first.
+    """
     found = task.swept().patched[:, 0].view(task.model.n_layers, WIDTH, SAMPLES)
     own = torch.stack([found[layer - 1, token] for layer, token in task.some])
-    return float((own - other).abs().max())
+    return float((own - other).abs().max()), float((own.log() - other.log()).abs().max())
 
 
 def trace(task: Task, rounds: int, over_reference: float, over_lean: float) -> Iterator[Line]:
@@ -182,8 +186,10 @@ def trace(task: Task, rounds: int, over_reference: float, over_lean: float) -> I
     first, n_layers = task.contrast.same, task.model.n_layers
     named = f"{task.site}, first noised token {first}, window {task.window}"
     kept = clean_run(task)
-    worst = max(agree(task, lean(task, kept)), agree(task, reference(task)))
-    yield Line(f"trace, {named}: largest |dp|", worst, 1e-5, "")
+    both = [agree(task, lean(task, kept)), agree(task, reference(task))]
+    worst, relative = (max(each) for each in zip(*both, strict=True))
+    yield Line(f"trace, {named}: largest |dp|", worst, NEAR, "")
+    yield Line(f"trace, {named}: largest |d log p|", relative, NEAR_LOG, "", "nat")
     sides = {
         "ours": task.swept,
         "reference": partial(reference, task),
@@ -247,7 +253,9 @@ def peers(task: Task, rounds: int) -> Iterator[Line]:
     for name in ("transformer-lens", "nnsight"):
         found = sides[name]()
         assert isinstance(found, Tensor)
-        assert agree(task, found) < 1e-5, name
+        absolute, relative = agree(task, found)
+        assert absolute < NEAR, name
+        assert relative < NEAR_LOG, name
     times = interleave(sides, rounds)
     for name in ("transformer-lens", "nnsight"):
         ratio = times.ratio("ours", name) / STEP

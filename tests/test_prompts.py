@@ -181,6 +181,23 @@ def test_bytes_that_are_no_character_are_spelled_out() -> None:
     assert tokens.text(tokens.tokenizer("\0")["input_ids"][0]) == "<0x00>"
 
 
+@pytest.mark.parametrize(
+    ("text", "subject", "word"),
+    [
+        ("Ask Joanna.", "anna", "Joanna"),
+        ("Ask Joanna.", "Jo", "Joanna"),
+        ("Ask Joanna.", (5, 8), "Joanna"),
+        ("Ask Joanna.", "Joanna", None),
+        ("Ask Joanna.", " Joanna.", None),
+        ("Ask Joanna's aunt.", "Joanna", None),
+        ("Sankt-Peterburg", "Sankt", None),
+        ("\u6771\u4eac\u306f", "\u6771\u4eac", None),  # a script without spaces
+    ],
+)
+def test_a_subject_that_ends_inside_a_word(text: str, subject: Any, word: str | None) -> None:
+    assert model("gpt2").encode(wb.Prompt(text, subject=subject)).word_of_subject == word
+
+
 def test_subject_positions() -> None:
     encoded = model("llama").encode(wb.Prompt("a bc d", subject="bc"))
     expected = {

@@ -133,7 +133,7 @@ def assemble(
         _with_vocabulary(data, model),
         instrument=instrument.name,
         provenance={
-            "remarks": list(instrument.remarks(model)),
+            "remarks": [*instrument.remarks(model), *instrument.remarks_of(encoded)],
             "settings": instrument.settings(),
             "model": model.provenance(),
             "prompts": [_prompt(name, e) for name, e in zip(names, encoded, strict=True)],

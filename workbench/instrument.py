@@ -153,6 +153,10 @@ class Instrument(ABC):
         """What a result must say of how far its numbers can be trusted on this model."""
         return ()
 
+    def remarks_of(self, prompts: Sequence[EncodedPrompt]) -> Sequence[str]:
+        """What a result must say of the prompts that it was measured on."""
+        return ()
+
     @abstractmethod
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Coordinates of every axis but place and prompt."""

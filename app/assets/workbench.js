@@ -59,13 +59,16 @@
 
     stage: (run) => [!run, Boolean(run)],
 
-    stale(run, model, prompt, target, foil, settings) {
+    stale(run, model, prompt, target, foil, settings, aim) {
       if (!run) return ["", true];
       const shown = run.asked;
       const fields = [model, prompt || "", target || "", foil || ""];
       const measured = [shown.model, shown.text, shown.target, shown.foil];
       if (!same(fields, measured))
         return [`Shown: ${shown.model}, ${quoted(shown.text)}. Press Run to measure what stands above.`, false];
+      const chosen = aim && aim.text === shown.text && !shown.prompts && "causal_trace" in run.results;
+      if (chosen && !same([aim.subject, aim.corrupted], [shown.subject, shown.corrupted]))
+        return ["Shown with another subject or corrupted text than those chosen now: run again to measure with these.", false];
       const mine = sorted(settings).filter(([name]) => name in run.results);
       const used = sorted(run.settings).filter(([name]) => name in run.results);
       return ["Shown with other settings than those chosen now: run again to measure with these.", same(mine, used)];

@@ -210,6 +210,7 @@ def _register_looks(app: dash.Dash, shown: list[Tab]) -> None:
         run,
         *(Input(name, "value") for name in FIELDS),
         Input(ids.SETTINGS, "data"),
+        Input(ids.AIM, "data"),
     )
     in_browser(
         app,

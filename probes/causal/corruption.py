@@ -20,6 +20,7 @@ __all__ = [
     "checked_noise",
     "counterfactual",
     "counterpart",
+    "cut_words",
     "first_difference",
     "noise",
     "settled_corruption",
@@ -89,6 +90,18 @@ def whole_subject(prompt: EncodedPrompt) -> tuple[int, int]:
             f"{covered!r}; give that, or another"
         )
     return first, last
+
+
+def cut_words(prompts: Sequence[EncodedPrompt]) -> list[str]:
+    """That subjects begin or end inside a word, where some do: a text is found there too."""
+    found = [(prompt, word) for prompt in prompts if (word := prompt.word_of_subject)]
+    if not found:
+        return []
+    prompt, word = found[0]
+    said = f"{prompt.subject_text!r} is part of {word!r}"
+    if len(prompts) == 1:
+        return [f"The subject {said}"]
+    return [f"Subjects are parts of words in {len(found)} of {len(prompts)} prompts: {said}"]
 
 
 def noise(

@@ -90,7 +90,8 @@ class EdgeAttribution(Approximating):
     Result axes: place (the last of each prompt), sender, receiver, edges (of a circuit), draw; parts,
     layers and heads of senders and receivers beside them. Variables: score and stderr (place, sender,
     receiver; NaN where there is no edge; stderr over the samples), faithfulness (place, edges),
-    random_faithfulness (place, edges, draw), clean and corrupted (place).
+    random_faithfulness (place, edges, draw), NaN where the total effect is about 0 (below .01 in logprob
+    or logit difference, .001 in KL), clean and corrupted (place).
 
     >>> EdgeAttribution(steps=5)(model, prompts).plot(edges=40)  # doctest: +SKIP
     """

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from probes.causal.contrast import Contrast
-from probes.causal.corruption import checked_noise, settled_corruption, subject_std, whole_subject
+from probes.causal.corruption import (
+    checked_noise,
+    cut_words,
+    settled_corruption,
+    subject_std,
+    whole_subject,
+)
 from probes.causal.effects import Direction
 from probes.causal.metrics import METRICS, Metric, require_goal, settled_metric
 from probes.circuits.pair import Pair
@@ -66,6 +72,10 @@ class Corrupting(Paced):
         require_goal(prompt, self._scored, self.name)
         if self.corruption == "noise":
             whole_subject(prompt)
+
+    def remarks_of(self, prompts: Sequence[EncodedPrompt]) -> Sequence[str]:
+        """Where noise is on a part of a word."""
+        return cut_words(prompts) if self.corruption == "noise" else ()
 
     @property
     def _scored(self) -> Metric:

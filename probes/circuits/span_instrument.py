@@ -68,7 +68,8 @@ class SpanTrace(Corrupting):
         seed: of the draws.
         sites: some of resid_post, mlp_out and attn_out.
         spans: how many to begin with.
-        share: of the total effect, from which on a span is split.
+        share: of the total effect (of .001 in probability or KL and .01 else, where that is less), from
+            which on a span is split.
 
     Result axes: site, layer, place. Variables: effect and stderr (site, layer, place) of tokens measured by
     themselves, NaN of others; span_effect and span_stderr, of the smallest span that holds the token;

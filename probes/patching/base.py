@@ -139,6 +139,11 @@ class Patching(Paced):
             )
         if not layers or len(set(layers)) < len(layers):
             raise SettingError(f"{self.name}: layers is {layers}: expected at least one, each once")
+        if layers == [0] and "resid_post" not in self.sites:
+            raise SettingError(
+                f"{self.name}: layer 0, the embedding, has no {' or '.join(self.sites)}: expected one of "
+                f"1..{model.n_layers} among the layers, or resid_post among the sites"
+            )
 
     def accept(self, prompt: EncodedPrompt) -> None:
         """Refuse a prompt without a counterfactual, or that cannot be scored as is asked."""

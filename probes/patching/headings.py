@@ -16,8 +16,14 @@ from workbench.results import settings_of
 __all__ = ["lines", "which"]
 
 RUNS = {
-    "denoising": ("Denoising: clean values put into the corrupted run (sufficient?)", "corrupted"),
-    "noising": ("Noising: corrupted values put into the clean run (necessary?)", "clean"),
+    "denoising": (
+        "Denoising: clean values are put into the corrupted run, to see whether they suffice",
+        "corrupted",
+    ),
+    "noising": (
+        "Noising: corrupted values are put into the clean run, to see whether the clean ones are needed",
+        "clean",
+    ),
 }
 REPAIR = "Later components repair or undo: effects of cells do not add up."
 

@@ -67,7 +67,8 @@ class Patch(Patching):
 
     Result axes: place (one a token; together, one a prompt, at the last of its tokens), site, layer,
     head_site, head. Variables: score (of the patched run), effect, normalised (NaN where the total
-    effect is about 0) by (place, site, layer); head_score, head_effect, head_normalised by (place,
+    effect is about 0: below .001 in probability or KL, .01 in logprob or logit difference) by (place,
+    site, layer); head_score, head_effect, head_normalised by (place,
     head_site, layer, head; counted from 0); and of each prompt at its places: clean, corrupted, total,
     tokens (put in together), role, target_id, top_id, correct, group, block_tokens as in CausalTrace.
 

@@ -42,6 +42,9 @@ class PathPatch(Patching):
     each is noted and not used; then the base run is repeated with the receivers' inputs as noted and
     everything else recomputed. Scores, effects and normalised effects are those of `Patch`.
 
+    With receivers other than logits, logit differences of half-precision models are of their rounded
+    logits.
+
     Attention being frozen, a sender acts on the logits by the tokens that are read alone; and on a
     layer that no path leads to it has an effect of exactly 0.
 

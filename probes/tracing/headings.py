@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import xarray as xr
@@ -11,17 +12,20 @@ from probes.tracing.grid import WINDOWED
 from probes.tracing.reading import SITES, window_of
 from workbench.figures import visible
 from workbench.figures.reading import words
-from workbench.results import settings_of
+from workbench.results import Result, settings_of
 
 __all__ = ["VALUES", "averaged_lines", "prompt_lines", "scored"]
 
 VALUES = {"effect": "effect", "normalised": "normalised effect", "score": "score"}
 RUNS = {
     "denoising": (
-        "Denoising: one clean cell put into the corrupted run (is it sufficient?)",
+        "Denoising: one clean cell is put into the corrupted run, to see whether it suffices",
         "corrupted",
     ),
-    "noising": ("Noising: one corrupted cell put into the clean run (is it necessary?)", "clean"),
+    "noising": (
+        "Noising: one corrupted cell is put into the clean run, to see whether the clean one is needed",
+        "clean",
+    ),
 }
 METRICS = {
     "probability": "p({target})",
@@ -51,6 +55,7 @@ def prompt_lines(one: xr.Dataset) -> list[str]:
         f"{numbers} {unit}. Effect of a cell: its score − the {_runs(settings)[1]} run's.",
         *_differs(one, first, target),
         *_about_0(str(settings["metric"]), total, unit),
+        *_of_prompts(one, alone=True),
         *_windows(one, settings),
         REPAIR,
     ]
@@ -64,6 +69,14 @@ def _about_0(metric: str, total: float, unit: str) -> list[str]:
             f"The total effect is about 0 (below {least:g} {unit}): shares of it are not given."
         ]
     return []
+
+
+def _of_prompts(data: xr.Dataset, *, alone: bool = False) -> list[str]:
+    """What a result says of its prompts; with `alone`, where it has but one."""
+    known = Result(data).provenance
+    if alone and len(known.get("prompts", [])) != 1:
+        return []
+    return [f"{escape(remark, quote=False)}." for remark in known.get("remarks", [])]
 
 
 def averaged_lines(
@@ -82,8 +95,11 @@ def averaged_lines(
         f"Corrupted by {corrupted_by(settings)}.",
         f"{scored(settings)}: mean total effect {total:+.3g} {unit}, n = {_counted(prompts, 'prompt')} in "
         f"{_counted(groups, 'group')}.{flagged}",
-        "Line: mean indirect effect by token role. Dark band: 95% bootstrap interval over groups. "
+        "Line: mean indirect effect by token role."
+        if prompts == 1
+        else "Line: mean indirect effect by token role. Dark band: 95% bootstrap interval over groups. "
         "Light band: 80% of the prompts.",
+        *_of_prompts(data),
         *_windows(data, settings),
         REPAIR,
         *(

@@ -14,6 +14,7 @@ from probes.causal.contrast import Contrast, alike
 from probes.causal.corruption import (
     checked_noise,
     counterfactual,
+    cut_words,
     first_difference,
     settled_corruption,
     subject_std,
@@ -85,15 +86,17 @@ class CausalTrace(Viewed):
         samples: how many draws of noise; the same for every cell.
         seed: of the noise.
         algorithm: "wave", "restart", "naive" (a whole run for each cell), or "auto" for the cheapest
-            that is exact on the model.
+            that is exact on the model. Of half-precision models restart and naive score logit
+            differences by the model's rounded logits, the wave by its states, unrounded.
 
     Result axes: place, site, layer, sample (1 for replacement). Variables: score (place, site, layer,
     sample) of the patched run; effect, stderr (over samples; NaN of one) and normalised (place, site,
-    layer; NaN where the total effect is about 0); and of each prompt, at all its places: clean,
-    corrupted (place, sample), total, target_id and foil_id (-1 for none or several tokens), top_id (the clean
-    run's most probable token), correct (1 where that is the target's first; -1 unknown), role (index
-    into `probes.causal.roles.ROLES`; -1 without a subject), group (the same number in prompts of one
-    group or subject), block_tokens (tokens that passed through a block; this prompt's share of those
+    layer; NaN where the total effect is about 0: below .001 in probability or KL, .01 in logprob or
+    logit difference); and of each prompt, at all its places: clean, corrupted (place, sample), total,
+    target_id and foil_id (-1 for none or several tokens), top_id (the clean run's most probable token),
+    correct (1 where that is the target's first; -1 unknown), role (index into
+    `probes.causal.roles.ROLES`; -1 without a subject), group (the same number in prompts of one group or
+    subject), block_tokens (tokens that passed through a block; this prompt's share of those
     that were traced with it).
 
     >>> CausalTrace()(model, facts).plot()  # doctest: +SKIP
@@ -179,6 +182,11 @@ class CausalTrace(Viewed):
             )
         if not layers or len(set(layers)) < len(layers):
             raise SettingError(f"{WHO}: layers is {layers}: expected at least one, and each once")
+        if layers == [0] and set(self.sites) <= set(WINDOWED):
+            raise SettingError(
+                f"{WHO}: layer 0, the embedding, has no {' or '.join(self.sites)}: expected one of 1.."
+                f"{model.n_layers} among the layers, or resid_post among the sites"
+            )
         window = self.window
         if window is not None and (type(window) is not int or not 1 <= window <= model.n_layers):
             raise SettingError(
@@ -191,6 +199,10 @@ class CausalTrace(Viewed):
         require_positions(self.positions, prompt, WHO)
         if self.corruption == "noise":
             whole_subject(prompt)
+
+    def remarks_of(self, prompts: Sequence[EncodedPrompt]) -> Sequence[str]:
+        """Where noise is on a part of a word."""
+        return cut_words(prompts) if self.corruption == "noise" else ()
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
         """Sites, layers, and samples counted from 0."""

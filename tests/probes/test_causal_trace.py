@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import workbench as wb
-from probes import CausalTrace
+from probes import CausalTrace, SpanTrace
 from probes.causal.contrast import Contrast
 from probes.causal.corruption import subject_std
 from probes.causal.effects import effects
@@ -250,6 +250,29 @@ def test_a_subject_that_cuts_a_token_is_refused() -> None:
         wb.PromptError, match="subject 'ranc' .* cuts a token: .* those of 'France'"
     ):
         CausalTrace(metric="probability")(atlas, prompt)
+
+
+def test_a_subject_that_is_part_of_a_word_is_said_beside_the_numbers() -> None:
+    atlas = wb.load()
+    text = "The Eiffel Tower is located in the city of"
+    part, whole = (wb.Prompt(text, subject=one, target=" Paris") for one in ("iffel", "Eiffel"))
+    trace = CausalTrace(layers=6, positions="subject", samples=1)
+    said = "The subject 'iffel' is part of 'Eiffel'"
+    found = trace(atlas, part)
+    assert found.provenance["remarks"] == [said]
+    assert said in "".join(str(one.text) for one in found.plot().layout.annotations)
+    assert trace(atlas, whole).provenance["remarks"] == []
+    assert trace(atlas, [whole, part]).provenance["remarks"] == [
+        "Subjects are parts of words in 1 of 2 prompts: 'iffel' is part of 'Eiffel'"
+    ]
+    assert SpanTrace(samples=1, spans=1, share=9)(atlas, part).provenance["remarks"][-1] == said
+
+
+@pytest.mark.parametrize("layers", [0, [0]])
+def test_windows_alone_at_the_embedding_are_refused(layers: Any) -> None:
+    trace = CausalTrace(layers=layers, sites="mlp_out,attn_out", noise_std=0.2, metric="logprob")
+    with pytest.raises(wb.SettingError, match="has no mlp_out or attn_out: expected one of 1..3"):
+        trace(model("gpt2"), wb.Prompt("abcdefgh", subject="cde", target="x"))
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])

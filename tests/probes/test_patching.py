@@ -202,6 +202,7 @@ def test_engines_agree(engine: str) -> None:
             "name its own subject in the prompt's field 'corrupted_subject'",
         ),
         (Patch(layers=7), PROMPT, "layer 7: expected whole numbers, 0..3"),
+        (Patch("z", layers=0), PROMPT, "the embedding, has no z: expected one of 1..3"),
         (Patch(positions=[]), PROMPT, "are none of the 6 of prompt"),
     ],
 )

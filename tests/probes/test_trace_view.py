@@ -103,7 +103,7 @@ def test_three_heat_maps_share_layers_colours_and_clicks() -> None:
 def test_the_heading_says_what_was_done() -> None:
     one = said(figure_of_prompt(traced(FOUR), prompt="p2"))
     for part in (
-        "Denoising: one clean cell put into the corrupted run",
+        "Denoising: one clean cell is put into the corrupted run",
         "noise on the subject's embeddings (3 σ, 3 draws)",
         "p(·Paris): clean 0.",
         "total effect +0.8 probability",
@@ -162,7 +162,10 @@ def test_averages_stand_beside_their_spread_and_the_twin() -> None:
 
 def test_several_prompts_are_averaged_and_a_named_one_is_shown() -> None:
     data = traced(FOUR)
-    assert "mean total effect" in said(figure(data, resamples=50))
+    averages = said(figure(data, resamples=50))
+    assert "mean total effect" in averages
+    assert "Dark band" in averages
+    assert "band" not in said(figure_of_roles(traced()))  # of one prompt there is none
     assert "Prompt p2, one of 4" in said(figure(data, prompt="p2"))
     assert "Prompt p0, one of 4" in said(figure(data, selected=(2, 1)))
     nobody = traced([Traced(subject=(-1, -1))] * 2)

@@ -71,6 +71,25 @@ class EncodedPrompt:
         return text and text.strip()
 
     @property
+    def word_of_subject(self) -> str | None:
+        """The word that the subject begins or ends inside of; None where it holds whole words.
+
+        In scripts without capitals, of which many do not part words, nothing is said.
+
+        Raises:
+            PromptError: as for `subject`.
+        """
+        start, end = self._subject_characters()
+        text = self.text
+        if not any(_inside_word(text, i) for i in (start, end)):
+            return None
+        while _inside_word(text, start):
+            start -= 1
+        while _inside_word(text, end):
+            end += 1
+        return text[start:end]
+
+    @property
     def masked(self) -> list[int]:
         """Token positions of the masked words.
 
@@ -134,6 +153,13 @@ class EncodedPrompt:
                 "give it as [start, end] characters"
             )
         return starts[0], starts[0] + len(subject)
+
+
+def _inside_word(text: str, place: int) -> bool:
+    """Whether letters that know capitals stand on both sides of a place between characters."""
+    return 0 < place < len(text) and all(
+        c.lower() != c.upper() for c in text[place - 1 : place + 1]
+    )
 
 
 class Tokens:
