@@ -37,7 +37,7 @@ LAYOUT_LIMIT, CALLBACK_LIMIT = 110_000, 300_000
 PICTURES = Path("test-artefacts")
 TOYS = Path(__file__).parent / "toys"
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 def deep(folder: Path) -> ModelSpec:
@@ -75,7 +75,7 @@ class Site:
 
 
 def started(desk: Desk) -> None:
-    """Wait for the worker: other tests use the cores too, and a page waits for 20 s at most."""
+    """Wait for the worker: other tests use the cores too, and a page waits for 60 s at most."""
     until = time.monotonic() + 120
     while any(worker.state == "starting" for worker in desk.workers()):
         assert time.monotonic() < until, "the worker has not started"
@@ -164,7 +164,7 @@ def profile(browser: Browser) -> Iterator[BrowserContext]:
     """The browser profile of all flows: its cache stays, what a page has stored does not."""
     size = {"width": 1500, "height": 900}
     context = browser.new_context(viewport=size, permissions=["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 
