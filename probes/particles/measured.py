@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probes.particles.clustering import kmeans, silhouette
+from probes.particles.clustering import agglomerative, hdbscan, kmeans, silhouette
 from probes.particles.clusters import (
     Joined,
     Participation,
@@ -19,13 +19,21 @@ from probes.particles.clusters import (
     vendi,
 )
 from probes.particles.concentration import Coinciding, Nearest
-from probes.particles.dimension import two_nn
+from probes.particles.dimension import FEWEST_POINTS, two_nn
 from probes.particles.dimensions import energy_share, share_of_largest
-from probes.particles.energy import Energy
+from probes.particles.energy import Energy, mean_force
+from probes.particles.histograms import (
+    BINS,
+    OfCosines,
+    first_component,
+    projection_histogram,
+    quantile,
+)
 from probes.particles.order import cosine_from_sum, debiased_order, order_from_sum
 from probes.particles.pairs import OfPairs, over_pairs
 from probes.particles.path import Steps
 from probes.particles.preprocessing import Prepared, prepare
+from probes.particles.quantities import HARD, QUANTILES
 from probes.particles.rank import residuals
 from probes.particles.sets import working_dtype
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
@@ -35,6 +43,7 @@ from workbench.models.tokens import Tokens
 
 __all__ = ["How", "measured", "norm_ratio"]
 
+SMALLEST = 5  # tokens of a cluster, `hdbscan`'s default
 NUMBERS = 2**23  # of the states that are worked on at a time: 32 MiB of float32
 CACHED = 2**19  # of some layers of them, so that one layer's passes find it in the cache
 
@@ -97,36 +106,75 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     u, mask = found.u, found.mask
     total, n = u.sum(-2), mask.sum(-1).to(u.dtype)  # `prepare` leaves zeros where masked
     r = order_from_sum(total, n)
-    rank, composite = residuals(x, mask)
+    rank, composite, share = residuals(x, mask)
+    of_pairs = _of_pairs(u, mask, how)
+    along = _dear(u, mask, how)
+    laws = {
+        "cosine_histogram": of_pairs.pop("cosine_histogram"),
+        "component_histogram": along.pop("component_histogram"),
+    }
     known = {
         "mean_cosine": cosine_from_sum(total, n),
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
-        "intrinsic_dimension": two_nn(u, mask) if how.expensive else r * torch.nan,
-        "silhouette": _silhouettes(u, mask, how),
-        **_of_pairs(u, mask, how),
+        "spin_energy": r.square() / -2,
+        **along,
+        **_clusters(u, mask, how),
+        **of_pairs,
+        **{name: quantile(laws["cosine_histogram"], q) for name, q in QUANTILES.items()},
         "rank_residual": rank,
         "composite_residual": composite,
+        "composite_share": share,
         "top_dimensions_energy": energy_share(x, mask),
         "top_dimensions_cosine": share_of_largest(total.square()),
     }
     # of one token every one of them is a constant, which says nothing of the model
     sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
-    return {**sets, "tokens": n, "sinks": found.sinks.to(u.dtype)}
+    sets |= {name: values.masked_fill(n[..., None] < 2, torch.nan) for name, values in laws.items()}
+    left_out = {"sinks": found.sinks.to(u.dtype), "zeros": found.zeros.to(u.dtype)}
+    return {**sets, "tokens": n, **left_out}
 
 
-def _silhouettes(u: Tensor, mask: Tensor, how: How) -> Tensor:
-    """[...] of k-means clusters; NaN where there are not more tokens than clusters."""
+def _dear(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
+    """What takes eigenvectors, float64 or another product with all pairs; NaN unless asked for."""
+    none = torch.full_like(u[..., 0, 0], torch.nan)
+    if not how.expensive:
+        names = ("intrinsic_dimension", "force", "component_share")
+        law = none[..., None].expand(*none.shape, BINS)
+        return {**dict.fromkeys(names, none), "component_histogram": law}
+    axis, share = first_component(u, mask)
+    return {
+        "intrinsic_dimension": two_nn(u, mask, FEWEST_POINTS),
+        "force": mean_force(u, mask, how.beta),
+        "component_share": share,
+        "component_histogram": projection_histogram(u, mask, axis),
+    }
+
+
+def _clusters(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
+    """Hard clusters, set by set; NaN unless asked for, the silhouette also of too few tokens."""
+    none = torch.full_like(u[..., 0, 0], torch.nan)
     if not how.clusters:
-        return torch.full_like(u[..., 0, 0], torch.nan)
+        return dict.fromkeys(HARD, none)
     from threadpoolctl import threadpool_limits
 
     labels = torch.full(mask.shape, -1, device=mask.device)
+    merged, dense = labels.clone(), labels.clone()
     with threadpool_limits(1):  # a prompt is too small to share; on a busy machine threads wait
         for one in np.ndindex(mask.shape[:-1]):
             if int(mask[one].sum()) > how.clusters:
                 labels[one] = kmeans(u[one], mask[one], how.clusters, how.seed)
-    return silhouette(u, labels, mask)
+            merged[one] = agglomerative(u[one], mask[one])
+            dense[one] = hdbscan(u[one], mask[one])
+    n = mask.sum(-1).to(u.dtype)
+    enough = n >= SMALLEST
+    noise = (mask & (dense < 0)).sum(-1) / n
+    return {
+        "silhouette": silhouette(u, labels, mask),
+        "agglomerative": (merged.amax(-1) + 1).to(u.dtype),
+        "hdbscan": (dense.amax(-1) + 1).to(u.dtype).masked_fill(~enough, torch.nan),
+        "hdbscan_noise": noise.masked_fill(~enough, torch.nan),
+    }
 
 
 def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
@@ -136,6 +184,7 @@ def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
         "concentration": Nearest(u, mask),
         "coinciding": Coinciding(u, mask),
         "energy": Energy(u, mask, how.beta),
+        "cosine_histogram": OfCosines(u, mask),
     }
     size, width = u.shape[-2:]
     known = {} if how.expensive else {"vendi": torch.full_like(u[..., 0, 0], torch.nan)}

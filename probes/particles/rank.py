@@ -80,7 +80,9 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
     return _frobenius(residual) / whole
 
 
-def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`relative_residual` and `composite_residual`, of the same R."""
+def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`relative_residual`, `composite_residual` and its share of `composite_norm`, of the same R."""
+    norm = composite_norm(x, mask)
     residual, n, whole = _residual(x, mask)
-    return _frobenius(residual) / whole, or_nan(_composite(residual), n > 0)
+    composite = or_nan(_composite(residual), n > 0)
+    return _frobenius(residual) / whole, composite, composite / norm
