@@ -33,7 +33,7 @@ from probes.particles.order import cosine_from_sum, debiased_order, order_from_s
 from probes.particles.pairs import OfPairs, over_pairs
 from probes.particles.path import Steps
 from probes.particles.preprocessing import Prepared, prepare
-from probes.particles.quantities import HARD, QUANTILES
+from probes.particles.quantities import HARD, HISTOGRAMS, LEFT, QUANTILES
 from probes.particles.rank import residuals
 from probes.particles.sets import working_dtype
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
@@ -99,7 +99,19 @@ def _of(
         states += x.unbind(1)
         masks.append(found.mask.all(1))
     sets = {name: torch.cat([one[name] for one in numbers], 1) for name in numbers[0]}
-    return sets | _along(Steps.of_layers(states), torch.stack(masks).all(0))
+    return _defined(sets) | _along(Steps.of_layers(states), torch.stack(masks).all(0))
+
+
+def _defined(sets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With quantiles, and NaN of one token, of which every number is a constant that says nothing."""
+    law, few = sets["cosine_histogram"], sets["tokens"] < 2
+    known = sets | {name: quantile(law, q) for name, q in QUANTILES.items()}
+    return {
+        name: values
+        if name in LEFT
+        else values.masked_fill(few[..., None] if name in HISTOGRAMS else few, torch.nan)
+        for name, values in known.items()
+    }
 
 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
@@ -107,32 +119,23 @@ def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     total, n = u.sum(-2), mask.sum(-1).to(u.dtype)  # `prepare` leaves zeros where masked
     r = order_from_sum(total, n)
     rank, composite, share = residuals(x, mask)
-    of_pairs = _of_pairs(u, mask, how)
-    along = _dear(u, mask, how)
-    laws = {
-        "cosine_histogram": of_pairs.pop("cosine_histogram"),
-        "component_histogram": along.pop("component_histogram"),
-    }
-    known = {
+    return {
         "mean_cosine": cosine_from_sum(total, n),
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
         "spin_energy": r.square() / -2,
-        **along,
+        **_dear(u, mask, how),
         **_clusters(u, mask, how),
-        **of_pairs,
-        **{name: quantile(laws["cosine_histogram"], q) for name, q in QUANTILES.items()},
+        **_of_pairs(u, mask, how),
         "rank_residual": rank,
         "composite_residual": composite,
         "composite_share": share,
         "top_dimensions_energy": energy_share(x, mask),
         "top_dimensions_cosine": share_of_largest(total.square()),
+        "tokens": n,
+        "sinks": found.sinks.to(u.dtype),
+        "zeros": found.zeros.to(u.dtype),
     }
-    # of one token every one of them is a constant, which says nothing of the model
-    sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
-    sets |= {name: values.masked_fill(n[..., None] < 2, torch.nan) for name, values in laws.items()}
-    left_out = {"sinks": found.sinks.to(u.dtype), "zeros": found.zeros.to(u.dtype)}
-    return {**sets, "tokens": n, **left_out}
 
 
 def _dear(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:

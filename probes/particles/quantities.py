@@ -11,6 +11,7 @@ __all__ = [
     "HARD",
     "HISTOGRAMS",
     "LEADING",
+    "LEFT",
     "OF_THE_PATH",
     "QUANTILES",
     "QUANTITIES",
@@ -87,8 +88,10 @@ HISTOGRAMS: Mapping[str, Quantity] = {
 QUANTILES: Mapping[str, float] = {"cosine_5": 0.05, "cosine_50": 0.5, "cosine_95": 0.95}
 HARD = ("silhouette", "agglomerative", "hdbscan", "hdbscan_noise")
 """What is computed where clusters are asked for."""
+LEFT = ("tokens", "sinks", "zeros")
+"""What exists of any set."""
 OF_THE_PATH = ("straightness",)
 LEADING = ("mean_cosine", "order_parameter")
 """What is drawn, and has the ends of its draws in rows."""
-COUNTS = ("components", "agglomerative", "hdbscan", "tokens", "sinks", "zeros")
+COUNTS = ("components", "agglomerative", "hdbscan", *LEFT)
 """Whole numbers, but for a control's mean over its draws."""
