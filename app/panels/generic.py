@@ -61,12 +61,14 @@ def _linked(instrument: str) -> dict[str, Linked]:
     return {_look(instrument): Linked(_shows(instrument), list(known))} if known else {}
 
 
-def _choice(instrument: str) -> html.Div:
-    """One figure of several; without others an empty list that nobody sees."""
+def _choice(instrument: str) -> list[html.Div]:
+    """One figure of several; nothing where there is one."""
     known = kinds()[instrument].figures
+    if not known:
+        return []
     values = [{"value": name, "label": label} for name, label in known.items()]
-    listed = choice(_shows(instrument), "Figure", values, next(iter(known), ""))
-    return html.Div(listed, className="inline", hidden=not known)
+    listed = choice(_shows(instrument), "Figure", values, next(iter(known)))
+    return [html.Div(listed, className="inline")]
 
 
 def _layout(instrument: str) -> html.Div:
@@ -74,7 +76,7 @@ def _layout(instrument: str) -> html.Div:
     return html.Div(
         [
             *own_run.layout(instrument),
-            _choice(instrument),
+            *_choice(instrument),
             html.Div(_focus(instrument, title), id=_part(instrument, "stage"), hidden=True),
             html.Div(id=_part(instrument, "table"), hidden=True),
             dcc.Store(id=_part(instrument, "listed")),
@@ -103,14 +105,15 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
         Output(_part(instrument, "table"), "hidden"),
         Output(_part(instrument, "listed"), "data"),
         front.given(instrument),
-        Input(_shows(instrument), "value"),
+        *(Input(one.id, "value") for one in _linked(instrument).values()),
         State(_part(instrument, "listed"), "data"),
         prevent_initial_call=True,
     )
-    def draw(share: dict[str, Any] | None, shows: str, listed: list[Any] | None) -> tuple[Any, ...]:
+    def draw(share: dict[str, Any] | None, *chosen: Any) -> tuple[Any, ...]:
         """Figure or rows, or why there are none."""
         if share is None:
             raise PreventUpdate
+        *shows, listed = chosen
         shown = front.shown(share)
         run, at = shown.run, shown.selection
         result = bench.result(run, instrument)
@@ -120,7 +123,7 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
         if shown.looks["view"] == "table":
             return own_run.made_with(result), *_listed(result, at, wanted, listed)
         try:
-            drawn = _figure_of(result, at, shown.theme, shows)
+            drawn = _figure_of(result, at, shown.theme, *shows)
         except WorkbenchError as error:
             return str(error), *_listed(result, at, wanted, listed)
         return own_run.made_with(result), drawn, style(drawn), False, None, True, None
@@ -135,9 +138,9 @@ def _listed(
     return no_update, no_update, True, table, False, wanted
 
 
-def _figure_of(result: Result, at: Selection, theme: str, shows: str | None) -> go.Figure:
+def _figure_of(result: Result, at: Selection, theme: str, shows: str | None = None) -> go.Figure:
     kind = kinds()[result.instrument]
-    options = {"shows": shows} if kind.figures and shows else {}
+    options = {"shows": shows} if shows else {}
     return kind.figure(
         result.data, theme=theme, prompt=at.prompt, selected=(at.layer, at.position), **options
     )
