@@ -235,7 +235,7 @@ def test_a_tab_of_several_figures_draws_the_one_that_is_chosen() -> None:
     desk: Any = Desk(found)
     kinds_of = {}
     for chosen in linked[1].values:
-        shown = Shown(run(), Selection("one", 3, 2, "resid_post"), "light", (), {linked[0]: chosen})
+        shown = Shown(run(), Selection(0, 3, 2, "resid_post"), "light", (), {linked[0]: chosen})
         drawn = tab.figure(desk, shown)
         assert drawn is not None
         kinds_of[chosen] = {trace.type for trace in drawn.data}
