@@ -100,6 +100,8 @@ class Instrument(ABC):
             run tells how far it is and can be cancelled; None where batches save time.
         ranges: the least and the largest that a variable can be, by its name, where it has such
             ends: a report's intervals are cut there.
+        figures: values of the figure's option `shows`, the first its default, by what the page's list
+            calls them; empty where there is one figure.
     """
 
     name: ClassVar[str]
@@ -114,6 +116,7 @@ class Instrument(ABC):
     needs_prompts: ClassVar[bool] = True
     most_prompts: ClassVar[int | None] = None
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
+    figures: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __call__(self, model: Model, prompts: Prompts, **options: Any) -> Result:
         """Measure `prompts`; `options` are those of `workbench.measure`."""

@@ -16,8 +16,8 @@ from app.panels import front, own_run, rows_table
 from app.panels.groups import not_measured
 from app.panels.selection import selects
 from app.panels.sizes import HEIGHT, style
-from app.panels.tab import Tab
-from app.parts import graph
+from app.panels.tab import Linked, Tab
+from app.parts import choice, graph
 from app.state import Selection, Shown
 from workbench import Result, WorkbenchError
 
@@ -38,6 +38,7 @@ def tab(instrument: str) -> Tab:
         functools.partial(_register, instrument),
         functools.partial(figure, instrument),
         functools.partial(frame, instrument),
+        _linked(instrument),
     )
 
 
@@ -45,11 +46,37 @@ def _part(instrument: str, part: str) -> dict[str, str]:
     return {"type": part, "instrument": instrument}
 
 
+def _shows(instrument: str) -> str:
+    """The list of figures, where there are several."""
+    return f"{instrument}-shows"
+
+
+def _look(instrument: str) -> str:
+    """What the address calls the figure that is chosen."""
+    return f"{instrument}_shows"
+
+
+def _linked(instrument: str) -> dict[str, Linked]:
+    known = kinds()[instrument].figures
+    return {_look(instrument): Linked(_shows(instrument), list(known))} if known else {}
+
+
+def _choice(instrument: str) -> list[html.Div]:
+    """One figure of several; nothing where there is one."""
+    known = kinds()[instrument].figures
+    if not known:
+        return []
+    values = [{"value": name, "label": label} for name, label in known.items()]
+    listed = choice(_shows(instrument), "Figure", values, next(iter(known)))
+    return [html.Div(listed, className="inline")]
+
+
 def _layout(instrument: str) -> html.Div:
     title = kinds()[instrument].title
     return html.Div(
         [
             *own_run.layout(instrument),
+            *_choice(instrument),
             html.Div(_focus(instrument, title), id=_part(instrument, "stage"), hidden=True),
             html.Div(id=_part(instrument, "table"), hidden=True),
             dcc.Store(id=_part(instrument, "listed")),
@@ -78,13 +105,15 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
         Output(_part(instrument, "table"), "hidden"),
         Output(_part(instrument, "listed"), "data"),
         front.given(instrument),
+        *(Input(one.id, "value") for one in _linked(instrument).values()),
         State(_part(instrument, "listed"), "data"),
         prevent_initial_call=True,
     )
-    def draw(share: dict[str, Any] | None, listed: list[Any] | None) -> tuple[Any, ...]:
+    def draw(share: dict[str, Any] | None, *chosen: Any) -> tuple[Any, ...]:
         """Figure or rows, or why there are none."""
         if share is None:
             raise PreventUpdate
+        *shows, listed = chosen
         shown = front.shown(share)
         run, at = shown.run, shown.selection
         result = bench.result(run, instrument)
@@ -94,7 +123,7 @@ def _register(instrument: str, app: dash.Dash, bench: Bench) -> None:
         if shown.looks["view"] == "table":
             return own_run.made_with(bench, result), *_listed(result, at, wanted, listed)
         try:
-            drawn = _figure_of(result, at, shown.theme)
+            drawn = _figure_of(result, at, shown.theme, *shows)
         except WorkbenchError as error:
             return str(error), *_listed(result, at, wanted, listed)
         return own_run.made_with(bench, result), drawn, style(drawn), False, None, True, None
@@ -109,16 +138,21 @@ def _listed(
     return no_update, no_update, True, table, False, wanted
 
 
-def _figure_of(result: Result, at: Selection, theme: str) -> go.Figure:
-    return kinds()[result.instrument].figure(
-        result.data, theme=theme, prompt=at.prompt, selected=(at.layer, at.position)
+def _figure_of(result: Result, at: Selection, theme: str, shows: str | None = None) -> go.Figure:
+    kind = kinds()[result.instrument]
+    options = {"shows": shows} if shows else {}
+    return kind.figure(
+        result.data, theme=theme, prompt=at.prompt, selected=(at.layer, at.position), **options
     )
 
 
 def figure(instrument: str, bench: Bench, shown: Shown) -> go.Figure | None:
     """The instrument's own figure, for a file; None where it has no result."""
     result = bench.result(shown.run, instrument)
-    return None if result is None else _figure_of(result, shown.selection, shown.theme)
+    if result is None:
+        return None
+    shows = shown.looks.get(_look(instrument))
+    return _figure_of(result, shown.selection, shown.theme, shows)
 
 
 def frame(instrument: str, bench: Bench, shown: Shown) -> pd.DataFrame | None:

@@ -67,7 +67,7 @@ class Field:
         minus: a second attention to take off; of "usa" in the units of time of the first.
 
     Raises:
-        SettingError: an unknown kernel or norm, or frequencies off the sphere.
+        SettingError: an unknown kernel or norm, a beta that is not finite, or frequencies off the sphere.
     """
 
     beta: float | Tensor = 1.0
@@ -88,6 +88,10 @@ class Field:
         ):
             if value not in known:
                 raise SettingError(f"{name} is {value!r}: expected one of {', '.join(known)}")
+        temperatures = [self.beta] if self.minus is None else [self.beta, self.minus.beta]
+        for beta in temperatures:
+            if not torch.as_tensor(beta).isfinite().all():
+                raise SettingError(f"beta is {beta}: expected finite numbers")
         if self.frequencies is not None and self.norm != "post":
             raise SettingError(f"natural frequencies turn tokens on the circle: norm={self.norm!r}")
 

@@ -65,18 +65,28 @@ def phase(found: Simulated, look: Theme) -> go.Figure:
         title=_title(
             f"{found.of.tokens} tokens in {found.of.d} dimensions: a crossover in depth, no transition"
         ),
-        xaxis=look.axis("temperature 1/beta (log)", type="log", dtick="D2"),
+        xaxis=look.axis(
+            "temperature 1/beta (log)", type="log", **_ticks(warmth.min(), warmth.max())
+        ),
         yaxis=look.axis(
             f"depth t{_clock(found)} (log)",
             type="log",
-            dtick="D2",
             range=np.log10([first, ROOM * last]).tolist(),
+            **_ticks(first, ROOM * last),
         ),
         legend=_legend(),
         margin=MARGIN | {"t": 112},
         height=500,
     )
     return go.Figure([heat, dots, *_uncrossed(found, crossed, look), curve], layout)
+
+
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    """1, 2 and 5 of each decade of a logarithmic axis, written out: of themselves, 20 is a bare 2."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    every = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    values = [value for value in every if low <= value <= high]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
 def _uncrossed(found: Simulated, crossed: Any, look: Theme) -> list[go.Scatter]:

@@ -55,8 +55,10 @@ class Overlay:
         twin: the untrained twin's, or None.
         fitted: [prompts, layers+1] the theory's, fitted to all prompts (and the early layers, if late
             ones are held out), each from its own gamma_0.
+        twins: of how many twins that is the mean.
+        first: the layer of the first column, 0 for the embedding.
         held: what was held out of the fit that an error is of: "prompts" (five folds) or "late" layers.
-        cut: the last layer that was fitted on.
+        cut: the last layer that was fitted on, as `first` counts.
         beta, dt: fitted on a grid (beta 0 and 0.05 to 20 in steps of 14%, dt 0 and 0.001 to 10 in steps
             of 10%): a tie or an end of the grid shows as an interval that reaches it.
         errors: root mean square of predicted minus measured, on what was held out: of "theory", "line",
@@ -79,6 +81,8 @@ class Overlay:
     gain: Estimate
     fits: bool
     verdict: str
+    twins: int = 1
+    first: int = 0
 
     def plot(self, theme: str = "light") -> go.Figure:
         """Measured, fitted and twin's curves by layer, the verdict above."""
@@ -92,7 +96,7 @@ class Overlay:
         return [
             {
                 "prompt": prompt,
-                "layer": layer,
+                "layer": self.first + layer,
                 "mean_cosine": float(self.measured[prompt, layer]),
                 "theory": float(self.fitted[prompt, layer]),
                 "twin": None if self.twin is None else float(self.twin[prompt, layer]),
@@ -110,23 +114,27 @@ def overlay(
     held: Held = "prompts",
     kernel: Kernel = "sa",
     seed: int = 0,
+    twins: int = 1,
+    first: int = 0,
 ) -> Overlay:
     """Fit (beta, dt) to the mean cosines of prompts by layer, and hold it to what it did not see.
 
     Args:
-        measured: [prompts, layers+1] mean cosines, layer 0 the embedding; above -1/(tokens-1), to 1.
+        measured: [prompts, layers+1] mean cosines from layer `first` on; above -1/(tokens-1), to 1.
         tokens: n of the law; the typical number of tokens of a prompt.
-        twin: [prompts, layers+1] of an untrained twin on the same prompts.
+        twin: [prompts, layers+1] of an untrained twin on the same prompts, or the mean over `twins`.
         held: "prompts": each prompt is predicted by a fit to other prompts (five folds, fewer of fewer
             prompts). "late": the last third of the layers is predicted by a fit to those before.
         kernel: "sa" or "usa".
         seed: of the folds and of the resampling of prompts.
+        twins: of how many twins `twin` is the mean, for the figure's words.
+        first: the layer that the first column is of, 0 for the embedding; words and axes count from it.
 
     Raises:
         SettingError: arrays of other shapes, numbers that are no mean cosines, too little to hold out.
     """
     found, other = (
-        _checked(measured, tokens),
+        _checked(measured, tokens, first),
         None if twin is None else np.asarray(twin, np.float64),
     )
     if other is not None and (other.shape != found.shape or not np.isfinite(other).all()):
@@ -138,8 +146,8 @@ def overlay(
     squares = _squares(found, cut, tokens, kernel)
     best = _best(squares.sum(0))
     predicted, line = _held_out(found, squares, tokens, held, cut, kernel, random)
-    first = found[:, :1]
-    others = {"line": line, "no change": np.broadcast_to(first, found.shape)}
+    start = found[:, :1]
+    others = {"line": line, "no change": np.broadcast_to(start, found.shape)}
     if other is not None:
         others["twin"] = other
     seen = slice(cut + 1, None) if held == "late" else slice(1, None)
@@ -149,24 +157,28 @@ def overlay(
     }
     draws = _draws(len(found), random)
     gains = {name: _mean(losses[name] - losses["theory"], draws) for name in others}
-    fits, verdict = _judged(gains, _fall(found, draws), float(np.sqrt(losses["theory"].mean())))
+    fits, verdict = _judged(
+        gains, _fall(found, draws, first), float(np.sqrt(losses["theory"].mean()))
+    )
     drawn = [_best(total) for total in draws @ squares.reshape(len(found), -1)]
     return Overlay(
         measured=found,
         twin=other,
-        fitted=_curves(first[:, 0], best, found.shape[1], tokens, kernel),
+        fitted=_curves(start[:, 0], best, found.shape[1], tokens, kernel),
         held=held,
-        cut=cut,
+        cut=first + cut,
         beta=_estimate(best[0], [beta for beta, _ in drawn]),
         dt=_estimate(best[1], [dt for _, dt in drawn]),
         errors={name: _root(_mean(loss, draws)) for name, loss in losses.items()},
         gain=gains["line"],
         fits=fits,
         verdict=verdict,
+        twins=twins,
+        first=first,
     )
 
 
-def _checked(measured: ArrayLike, tokens: int) -> Floats:
+def _checked(measured: ArrayLike, tokens: int, first: int) -> Floats:
     found = np.asarray(measured, np.float64)
     if found.ndim != 2 or found.shape[1] < 3 or not len(found):
         raise SettingError(
@@ -174,10 +186,12 @@ def _checked(measured: ArrayLike, tokens: int) -> Floats:
         )
     if tokens < 2:
         raise SettingError(f"tokens is {tokens}: a mean cosine is of at least 2")
-    bad = np.argwhere(~(np.abs(found) <= 1 + 1e-6))
+    least = -1 / (tokens - 1)
+    bad = np.argwhere(~((found > least) & (found <= 1 + 1e-6)))
     if len(bad):
         raise SettingError(
-            f"prompt {bad[0][0]}, layer {bad[0][1]} is no mean cosine: {found[tuple(bad[0])]}"
+            f"prompt {bad[0][0]}, layer {first + bad[0][1]} is no mean cosine of {tokens} tokens that move: "
+            f"{found[tuple(bad[0])]}; expected above {least:.3g}, to 1"
         )
     return found
 
@@ -273,7 +287,7 @@ def _root(mean: Estimate) -> Estimate:
     return Estimate(float(np.sqrt(mean.value)), low, high)
 
 
-def _fall(found: Floats, draws: Floats) -> str:
+def _fall(found: Floats, draws: Floats, first: int) -> str:
     """In words, the largest fall of the mean cosine from one layer to the next; "" where none is clear.
 
     Clear: over resampled prompts, by the 2.5% quantile shared among the layers.
@@ -286,9 +300,7 @@ def _fall(found: Floats, draws: Floats) -> str:
     if sure.max() <= CLEAR:
         return ""
     layer = int(np.argmax(sure))
-    return (
-        f"the mean cosine falls (by {mean[layer]:.3g} into layer {layer + 1}), as the law's cannot"
-    )
+    return f"the mean cosine falls (by {mean[layer]:.3g} into layer {first + layer + 1}), as the law's cannot"
 
 
 def _judged(gains: dict[str, Estimate], fall: str, error: float) -> tuple[bool, str]:

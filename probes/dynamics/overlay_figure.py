@@ -18,7 +18,7 @@ WRAP = 92  # characters of a line of the title
 def figure(found: Overlay, theme: str = "light") -> go.Figure:
     """Means over prompts by layer; every measured prompt is a thin line behind."""
     look = themed(theme)
-    layers = list(range(found.measured.shape[1]))
+    layers = list(range(found.first, found.first + found.measured.shape[1]))
     lines = [
         go.Scatter(
             x=layers,
@@ -33,7 +33,8 @@ def figure(found: Overlay, theme: str = "light") -> go.Figure:
     ]
     curves = [("measured", found.measured, "solid"), ("theory, fitted", found.fitted, "dash")]
     if found.twin is not None:
-        curves.append(("untrained twin", found.twin, "dot"))
+        twin = "untrained twin" if found.twins == 1 else f"mean of {found.twins} untrained twins"
+        curves.append((twin, found.twin, "dot"))
     lines += [
         go.Scatter(
             x=layers,
@@ -61,7 +62,8 @@ def _held(found: Overlay, look: Any) -> list[dict[str, Any]]:
     """Shade the layers that the fit did not see."""
     if found.held != "late":
         return []
-    ends = {"x0": found.cut + 0.5, "x1": found.measured.shape[1] - 0.5, "y0": 0, "y1": 1}
+    last = found.first + found.measured.shape[1] - 1
+    ends = {"x0": found.cut + 0.5, "x1": last + 0.5, "y0": 0, "y1": 1}
     return [
         {"type": "rect", "yref": "paper", "fillcolor": look.rule, "layer": "below", "line_width": 0}
         | ends

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probes.dynamics.field import Kernel
+from workbench.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +67,18 @@ def equiangular_rate(
 def equiangular(
     gamma: float, times: ArrayLike, beta: float, n: int, kernel: Kernel = "sa"
 ) -> Floats:
-    """The common cosine at each of the times (rising from 0), from `gamma` on."""
+    """The common cosine at each of the times (rising from 0), from `gamma` on.
+
+    Raises:
+        SettingError: times that do not rise from 0.
+    """
     from scipy.integrate import solve_ivp
 
     asked = np.atleast_1d(np.asarray(times, np.float64))
+    if not (
+        asked.size and asked[0] >= 0 and (np.diff(asked) >= 0).all() and np.isfinite(asked[-1])
+    ):
+        raise SettingError(f"times are {times!r}: expected finite numbers that rise from 0")
     if asked[-1] == 0:
         return np.full(asked.shape, gamma)
     found = solve_ivp(

@@ -23,6 +23,7 @@ from workbench.store.activations import Store
 
 __all__ = ["Controlled"]
 
+SEEDS = 2**32  # as scikit-learn takes them
 CHOICES = ("raw", "centred", "random", "shuffled")
 
 
@@ -35,7 +36,7 @@ class Controlled(Instrument):
         corpus: a prompt file whose mean is taken off; bundled sentences where empty.
         views: some of raw, centred, random (twins) and shuffled; all that can be had where empty.
         draws: how many twins, and how many shufflings of each prompt.
-        seed: of the first twin and shuffling.
+        seed: of the first twin and shuffling; below 2^32.
         positions: which tokens are particles.
     """
 
@@ -71,9 +72,10 @@ class Controlled(Instrument):
             raise SettingError(f"{self.name}: drop is {self.drop!r}: expected none or default")
         for name, least in (("draws", 1), ("seed", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if type(value) is not int or not least <= value < SEEDS:
                 raise SettingError(
-                    f"{self.name}: {name} is {value!r}: expected a whole number, at least {least}"
+                    f"{self.name}: {name} is {value!r}: expected a whole number, at least {least} and "
+                    "below 2^32"
                 )
 
     @property

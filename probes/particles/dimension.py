@@ -9,13 +9,15 @@ from torch import Tensor
 
 from probes.particles.sets import cosine_blocks, counts, filled, or_nan, working_dtype
 
-__all__ = ["two_nn", "without_duplicates"]
+__all__ = ["FEWEST_POINTS", "two_nn", "without_duplicates"]
+
+FEWEST_POINTS = 50  # below which results leave it out: its standard error is above 15% of it
 
 KEPT = 0.9  # of the ratios, the smaller ones: Facco's choice
 SAME = 64 * torch.finfo(torch.float64).eps  # of squared lengths: a squared distance's rounding
 
 
-def two_nn(x: Tensor, mask: Tensor) -> Tensor:
+def two_nn(x: Tensor, mask: Tensor, fewest: int = 3) -> Tensor:
     """The slope of -log(1 - F(mu)) against log mu, mu = r2 / r1 of each point, through the origin.
 
     Facco et al. 2017 ("Estimating the intrinsic dimension of datasets by a minimal neighborhood
@@ -28,9 +30,10 @@ def two_nn(x: Tensor, mask: Tensor) -> Tensor:
     Args:
         x: [..., n, d] states or unit vectors.
         mask: [..., n] True where a point counts.
+        fewest: different points, at least 3.
 
     Returns:
-        [...]; NaN of fewer than three different points, or where all are equally far.
+        [...]; NaN of fewer different points, or where all are equally far.
     """
     if x.shape[-2] < 3:
         return x.new_full(x.shape[:-2], torch.nan, dtype=working_dtype(x))
@@ -40,7 +43,8 @@ def two_nn(x: Tensor, mask: Tensor) -> Tensor:
         [near.topk(2, dim=-1, largest=False).values for _, near in _distances(points, left)], dim=-2
     )
     log_mu = (two[..., 1] / two[..., 0]).log() / 2  # of squares
-    return _slope(log_mu.masked_fill(~left, torch.inf), left).to(working_dtype(x))
+    slope = _slope(log_mu.masked_fill(~left, torch.inf), left).to(working_dtype(x))
+    return or_nan(slope, left.sum(-1) >= fewest)
 
 
 def without_duplicates(x: Tensor, mask: Tensor) -> Tensor:

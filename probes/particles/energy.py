@@ -16,6 +16,7 @@ __all__ = [
     "interaction_energy",
     "log_interaction_energy",
     "mean_field_force",
+    "mean_force",
     "pattern_force",
     "tangent",
 ]
@@ -110,6 +111,17 @@ def mean_field_force(u: Tensor, mask: Tensor, beta: float) -> Tensor:
         scores = cosines.mul_(beta).masked_fill_(~mask[..., None, :], -torch.inf)
         mixed.append(scores.softmax(-1) @ vectors)
     return filled(tangent(vectors, torch.cat(mixed, dim=-2)), mask)
+
+
+def mean_force(u: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """The mean length of `mean_field_force` over tokens: how fast self-attention would move them.
+
+    Returns:
+        [...], from 0 (a fixed point, or a single token) to 1; NaN of no tokens.
+    """
+    length: Tensor = torch.linalg.vector_norm(mean_field_force(u, mask, beta), dim=-1)
+    n = counts(mask, length)
+    return or_nan(length.sum(-1) / n, n > 0)
 
 
 def pattern_force(u: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:

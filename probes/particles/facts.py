@@ -7,7 +7,7 @@ import math
 import xarray as xr
 
 from probes.particles.quantities import QUANTITIES
-from probes.particles.reading import of_prompt, over_draws, reason
+from probes.particles.reading import TOO_FEW, of_prompt, over_draws, reason
 from workbench.figures.generic import at_place
 from workbench.figures.reading import chosen
 
@@ -21,7 +21,13 @@ SHOWN = (
     "vendi",
     "components",
     "silhouette",
+    "agglomerative",
+    "hdbscan",
     "concentration",
+    "cosine_50",
+    "spin_energy",
+    "force",
+    "intrinsic_dimension",
     "step",
     "top_dimensions_cosine",
 )
@@ -57,9 +63,13 @@ def _fact(here: xr.Dataset, name: str, view: str) -> Facts:
 
 
 def _counted(here: xr.Dataset) -> Facts:
-    tokens, sinks = (float(here[name].isel(view=0)) for name in ("tokens", "sinks"))
+    tokens, sinks, zeros = (float(here[name].isel(view=0)) for name in ("tokens", "sinks", "zeros"))
     chance = f"; r of random directions {1 / math.sqrt(tokens):.2f}" if tokens else ""
-    found = [("tokens that count", f"{tokens:.0f} ({sinks:.0f} sinks left out{chance})")]
+    left = f"{sinks:.0f} sinks and {zeros:.0f} without direction left out"
+    found = [("tokens that count", f"{tokens:.0f} ({left}{chance})")]
+    own = here.isel(view=0)
+    if not math.isnan(float(own["vendi"])) and math.isnan(float(own["intrinsic_dimension"])):
+        found.append(("intrinsic dimension", TOO_FEW))
     why = reason(tokens)
     return found if why is None else [*found, ("no numbers", why)]
 

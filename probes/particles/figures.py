@@ -10,10 +10,12 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from probes.particles.panels import CONTROLS
+from probes.particles.laws import LAWS, framed, law
+from probes.particles.panels import CONTROLS, HEADINGS
 from probes.particles.quantities import LEADING, QUANTITIES
-from probes.particles.reading import ends, of_prompt, over_draws, reason
+from probes.particles.reading import counted, ends, of_prompt, over_draws
 from probes.particles.views import CENTRED
+from workbench.errors import ResultError
 from workbench.figures import Theme, layer_mark, layer_ticks, markup, themed
 from workbench.figures.reading import chosen
 
@@ -23,7 +25,6 @@ CHANCE = "random directions"
 WIDTH, HEIGHT = 420, 250  # pixels of one plot
 TOP, BOTTOM = 116, 52  # with two lines of legend over the plots
 DASHES = {"random": "dash", "shuffled": "dot"}
-HEADINGS = {"raw": "states as they are", "centred": "less the layer's mean over other text"}
 
 
 def figure(
@@ -32,21 +33,38 @@ def figure(
     theme: str = "light",
     prompt: str | int | None = None,
     selected: tuple[int, int] | None = None,
+    shows: str = "order",
 ) -> go.Figure:
-    """Mean cosine above, order parameter below; raw on the left, centred on the right.
-
-    Bands go from the least to the largest draw of a control; the line in each is their mean.
+    """Order along the layers, or how cosines are spread at each.
 
     Args:
         data: a result's dataset.
         theme: "light" or "dark".
         prompt: id of the prompt; the first one where None.
         selected: the (layer, position) to mark; the position has no meaning here.
+        shows: "order", "cosines" or "component".
 
     Raises:
-        ResultError: the result has no such prompt.
+        ResultError: the result has no such prompt, or not what is to be shown.
     """
     one, look = of_prompt(data, prompt), themed(theme)
+    if shows != "order" and shows not in LAWS:
+        raise ResultError(f"shows is {shows!r}: expected one of order, {', '.join(LAWS)}")
+    name = _name(data, prompt)
+    drawn = _order(one, look, name) if shows == "order" else law(one, shows, look, name)
+    if selected is not None:
+        mark = layer_mark(selected[0], look) if shows == "order" else framed(selected[0], look)
+        columns = {axis.domain: axis.plotly_name for axis in drawn.select_xaxes()}
+        for axis in columns.values():
+            drawn.add_shape(mark | {"xref": axis.replace("axis", "")})
+    return drawn
+
+
+def _order(one: xr.Dataset, look: Theme, prompt: str) -> go.Figure:
+    """Mean cosine above, order parameter below; raw on the left, centred on the right.
+
+    Bands go from the least to the largest draw of a control; the line in each is their mean.
+    """
     views = [view for view in HEADINGS if view in one["view"].values]
     drawn = make_subplots(
         rows=len(LEADING),
@@ -61,11 +79,7 @@ def figure(
             traces = list(_traces(one, name, view, look, first=column == 1))
             drawn.add_traces(traces, row, column)
     _axes(drawn, one, views, look)
-    _dress(drawn, one, views, look, _name(data, prompt))
-    if selected is not None:
-        for column in range(1, len(views) + 1):
-            line = layer_mark(selected[0], look)
-            drawn.add_shape(line | {"xref": f"x{column if column > 1 else ''}"})
+    _dress(drawn, one, views, look, prompt)
     return drawn
 
 
@@ -153,19 +167,8 @@ def _range(values: xr.DataArray) -> list[float]:
     return [min(0.0, low if np.isfinite(low) else 0.0) - 0.04, 1.04]
 
 
-def _counted(own: xr.Dataset) -> str:
-    """How many tokens count, and why there are no numbers where there are none."""
-    tokens, sinks = over_draws(own["tokens"]), over_draws(own["sinks"])
-    least, most = int(tokens.min()), int(tokens.max())
-    if why := reason(most):
-        return f"no numbers: {why}"
-    counted = f"{most} tokens" if least == most else f"{least} to {most} tokens, by layer"
-    left = int(sinks.max())
-    return f"{counted}; {f'up to {left}' if left else 'none'} left out by norm"
-
-
 def _dress(drawn: go.Figure, one: xr.Dataset, views: list[str], look: Theme, prompt: str) -> None:
-    said = f"{prompt}: {_counted(one.sel(view=views[0]))}"
+    said = f"{prompt}: {counted(one.sel(view=views[0]))}"
     plots = HEIGHT * len(LEADING)
     height = TOP + plots + BOTTOM
     headings = [

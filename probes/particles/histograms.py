@@ -5,9 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from probes.particles.sets import counts, filled, or_nan, pair_blocks, working_dtype
+from probes.particles.pairs import Block, taken
+from probes.particles.sets import counts, filled, or_nan, working_dtype
 
-__all__ = ["cosine_histogram", "first_component", "histogram", "projection"]
+__all__ = [
+    "BINS",
+    "OfCosines",
+    "centres",
+    "cosine_histogram",
+    "first_component",
+    "histogram",
+    "projection",
+    "projection_histogram",
+    "quantile",
+]
+
+BINS = 40  # of cosines in results: a twentieth each
+COSINES = (-1.0, 1.0)
+
+
+def centres(bins: int = BINS) -> list[float]:
+    """The middles of equal bins of [-1, 1]."""
+    return [round((2 * i + 1) / bins - 1, 12) for i in range(bins)]
 
 
 def cosine_histogram(u: Tensor, mask: Tensor, bins: int = 100) -> Tensor:
@@ -25,11 +44,76 @@ def cosine_histogram(u: Tensor, mask: Tensor, bins: int = 100) -> Tensor:
     Returns:
         [..., bins], sum 1; NaN of fewer than two tokens.
     """
-    total = torch.zeros(*mask.shape[:-1], bins, dtype=torch.long, device=u.device)
-    for cosines, both in pair_blocks(u, mask):  # each pair twice
-        total += histogram(cosines.flatten(-2), both.flatten(-2), bins, (-1.0, 1.0))
-    n = mask.sum(-1, keepdim=True)
-    return total.to(working_dtype(u)) / (n * (n - 1))
+    return taken(u, mask, OfCosines(u, mask, bins))
+
+
+class OfCosines:
+    """`cosine_histogram` of a pass over pairs.
+
+    All of a block is counted, which spares a pass over its mask: what is masked has the cosine 0, and is
+    taken off in the end. One more bin is that of cosines of 1 or just above, and of tokens with themselves.
+    """
+
+    def __init__(self, u: Tensor, mask: Tensor, bins: int = BINS) -> None:
+        self._n, self._bins, self._dtype = mask.sum(-1), bins, working_dtype(u)
+        self._places = mask.shape[-1]
+        sets = self._n.numel()
+        self._total = torch.zeros(sets * (bins + 1), dtype=torch.long, device=u.device)
+        first = torch.arange(sets, dtype=torch.int32, device=u.device) * (bins + 1)
+        self._first = first.view(*self._n.shape, 1, 1)
+
+    def add(self, block: Block) -> None:
+        """Take one more block: pairs right of it stand for two."""
+        half, size = self._bins / 2, block.cosines.shape[-2]
+        shifted = torch.add(block.cosines.new_tensor(half), block.cosines, alpha=half)
+        place = shifted.to(torch.int32).clamp_(0, self._bins)
+        place.diagonal(dim1=-2, dim2=-1).fill_(self._bins)
+        place.add_(self._first)
+        for part, times in ((place[..., :size], 1), (place[..., size:], 2)):
+            found = torch.bincount(part.flatten(), minlength=len(self._total))
+            self._total += times * found
+
+    def value(self) -> Tensor:
+        """[..., bins], sum 1; NaN of fewer than two tokens."""
+        total, n = self._total.view(*self._n.shape, self._bins + 1), self._n
+        found = total[..., :-1].clone()
+        pairs, every = n * (n - 1), self._places * (self._places - 1)
+        found[..., -1] += total[..., -1] - self._places
+        found[..., self._bins // 2] -= every - pairs
+        share = found.to(self._dtype) / pairs[..., None]
+        return or_nan(share, (n > 1)[..., None])
+
+
+def quantile(share: Tensor, q: float) -> Tensor:
+    """The cosine below which `q` of a histogram [..., bins] of [-1, 1] lies, as if even within each bin.
+
+    Returns:
+        [...], to the width of a bin; NaN of a histogram of NaN.
+    """
+    bins = share.shape[-1]
+    total = share.cumsum(-1)
+    at = (total < q).sum(-1, keepdim=True).clamp(max=bins - 1)
+    here = share.gather(-1, at)
+    inside = ((q - total.gather(-1, at) + here) / here).clamp(0, 1)
+    return (2 * (at + inside) / bins - 1)[..., 0]
+
+
+def projection_histogram(u: Tensor, mask: Tensor, direction: Tensor, bins: int = BINS) -> Tensor:
+    """The share of tokens with their cosine with a direction in each of `bins` equal bins of [-1, 1].
+
+    Args:
+        u: [..., n, d] unit vectors.
+        mask: [..., n] True where a token counts.
+        direction: [..., d] as `projection` takes it.
+        bins: how many.
+
+    Returns:
+        [..., bins], sum 1; NaN where there is no token or no direction.
+    """
+    places = projection(u, mask, direction)
+    there = ~places.isnan()
+    found = histogram(places.nan_to_num(0.0), there, bins, COSINES)
+    return found.to(places.dtype) / there.sum(-1, keepdim=True)
 
 
 def histogram(values: Tensor, mask: Tensor, bins: int, span: tuple[float, float]) -> Tensor:

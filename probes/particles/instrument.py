@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from probes.particles.controlled import Controlled
+from probes.particles.histograms import centres
 from probes.particles.measured import How, norm_ratio
-from probes.particles.quantities import QUANTITIES
+from probes.particles.quantities import HISTOGRAMS, QUANTITIES
 from workbench.errors import SettingError
 from workbench.instrument import Citation, Measured, Reading
 from workbench.models.captures import Captures
@@ -57,26 +58,35 @@ class Particles(Controlled, Reading):
         drop: "default" leaves out special tokens that open a prompt, and sinks; "none" leaves out none.
         corpus: a prompt file whose mean is taken off, of at least 1,000 tokens; bundled sentences where
             empty.
-        beta: inverse temperature of the interaction energy, at most 700.
+        beta: inverse temperature of the interaction energy and the mean-field force, at most 700.
         views: some of raw, centred, random (twins) and shuffled; all that can be had where empty, and
             the result says what could not be. Twins of more than 10^9 parameters are drawn only where
             they are named here.
         draws: how many twins, and how many shufflings of each prompt.
         seed: of the first twin and shuffling.
-        expensive: whether to compute the Vendi score, which costs min(n, d)^3 a prompt and layer, and the
-            intrinsic dimension, in float64.
-        clusters: of how many k-means clusters to give the silhouette, 10 starts a prompt, layer and view;
-            0 for none. It finds so many in random directions too: hold it against the controls'.
+        expensive: whether to compute the Vendi score and the first principal component, which cost
+            min(n, d)^3 a prompt and layer, the intrinsic dimension, in float64, and the mean-field force,
+            another n^2 d.
+        clusters: of how many k-means clusters to give the silhouette, 10 starts a prompt, layer and view,
+            and whether to count agglomerative and HDBSCAN clusters beside them; 0 for none. K-means finds
+            so many in random directions too: hold it against the controls'.
         positions: which tokens are particles.
 
-    Result axes: prompt, view, draw, layer. Views are raw, centred, random, random_centred, shuffled and
-    shuffled_centred. Variables by (prompt, view, draw, layer): mean_cosine, order_parameter,
-    order_debiased, participation_ratio, vendi, components, concentration (mean cosine with the nearest
-    other token), coinciding (share of pairs above .999), energy, rank_residual (relative Frobenius),
-    composite_residual, intrinsic_dimension (TwoNN), silhouette (of k-means clusters), step and turn (of
-    the layer that ends here), top_dimensions_energy and top_dimensions_cosine (what the 3 largest
-    dimensions carry), tokens and sinks (how many count, and are left out by their norm); by (prompt, view,
-    draw) straightness. By (layer, place) norm_ratio: a token's norm over the median of its prompt. NaN is
+    Result axes: prompt, view, draw, layer, and cosine (the middles of 40 bins). Views are raw, centred,
+    random, random_centred, shuffled and shuffled_centred. Variables by (prompt, view, draw, layer):
+    mean_cosine, order_parameter, order_debiased, participation_ratio, vendi, components, concentration (mean
+    cosine with the nearest other token), coinciding (share of pairs above .999), cosine_5, cosine_50 and
+    cosine_95 (quantiles over pairs, to a bin), energy, force (mean length of the mean-field force),
+    spin_energy (-r^2/2), rank_residual (relative Frobenius), composite_residual (in the length of states;
+    alike raw and centred by construction, since R has its tokens' own mean taken off) and composite_share
+    (of the states' own composite norm), component_share (of the variance along the first principal
+    component), intrinsic_dimension (TwoNN, of at least 50 different tokens), silhouette (of k-means
+    clusters), agglomerative, hdbscan and hdbscan_noise (clusters, and the share of tokens in none), step and
+    turn (of the layer that ends here), top_dimensions_energy and top_dimensions_cosine (what the 3 largest
+    dimensions carry), tokens, sinks and zeros (how many count, are left out by their norm, and for having no
+    direction); by (prompt, view, draw) straightness. By cosine too: cosine_histogram (share of pairs) and
+    component_histogram (share of tokens by their cosine with the first principal component, whose sign is
+    each layer's own). By (layer, place) norm_ratio: a token's norm over the median of its prompt. NaN is
     what does not exist: draws of a view that has fewer, and numbers of a set where fewer than two tokens
     count. How much their mean direction differs from prompt to prompt is the instrument `spins`.
 
@@ -90,7 +100,14 @@ class Particles(Controlled, Reading):
     name: ClassVar[str] = WHO
     title: ClassVar[str] = "Particles"
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType(
-        {name: (one.low, one.high) for name, one in QUANTITIES.items()}
+        {name: (one.low, one.high) for name, one in {**QUANTITIES, **HISTOGRAMS}.items()}
+    )
+    figures: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "order": "Order along the layers",
+            "cosines": "Cosines of pairs",
+            "component": "Cosines with the first component",
+        }
     )
     citation: ClassVar[Citation] = Citation(
         "Tokens of {model} were described as interacting particles, layer by layer, beside untrained "
@@ -132,12 +149,13 @@ class Particles(Controlled, Reading):
         )
 
     def coords(self, model: Model) -> Mapping[str, Sequence[Any]]:
-        """Views, draws from 0, and layers 0..L."""
+        """Views, draws from 0, layers 0..L, and the middles of histograms' bins."""
         found = self._settled
         return {
             "view": found.names,
             "draw": list(range(found.draws)),
             "layer": list(range(model.n_layers + 1)),
+            "cosine": centres(),
         }
 
     def measure(self, captures: Captures) -> Measured:
@@ -171,7 +189,13 @@ class Particles(Controlled, Reading):
         selected: tuple[int, int] | None = None,
         **options: Any,
     ) -> go.Figure:
-        """Mean cosine and order parameter along the layers, raw and centred, beside the controls."""
+        """Mean cosine and order parameter along the layers, raw and centred, beside the controls.
+
+        Args:
+            data, theme, prompt, selected: as in every figure.
+            options: `shows`, one of `Particles.figures`: "order"; "cosines", how the pairs' cosines are
+                spread at each layer; "component", the tokens' with the first principal component.
+        """
         from probes.particles.figures import figure
 
         return figure(data, theme=theme, prompt=prompt, selected=selected, **options)

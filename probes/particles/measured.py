@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from probes.particles.clustering import kmeans, silhouette
+from probes.particles.clustering import agglomerative, hdbscan, kmeans, silhouette
 from probes.particles.clusters import (
     Joined,
     Participation,
@@ -19,13 +19,21 @@ from probes.particles.clusters import (
     vendi,
 )
 from probes.particles.concentration import Coinciding, Nearest
-from probes.particles.dimension import two_nn
+from probes.particles.dimension import FEWEST_POINTS, two_nn
 from probes.particles.dimensions import energy_share, share_of_largest
-from probes.particles.energy import Energy
+from probes.particles.energy import Energy, mean_force
+from probes.particles.histograms import (
+    BINS,
+    OfCosines,
+    first_component,
+    projection_histogram,
+    quantile,
+)
 from probes.particles.order import cosine_from_sum, debiased_order, order_from_sum
 from probes.particles.pairs import OfPairs, over_pairs
 from probes.particles.path import Steps
 from probes.particles.preprocessing import Prepared, prepare
+from probes.particles.quantities import HARD, HISTOGRAMS, LEFT, QUANTILES
 from probes.particles.rank import residuals
 from probes.particles.sets import working_dtype
 from probes.particles.states import SINKS, Drop, padded, tokens_that_count
@@ -35,6 +43,7 @@ from workbench.models.tokens import Tokens
 
 __all__ = ["How", "measured", "norm_ratio"]
 
+SMALLEST = 5  # tokens of a cluster, `hdbscan`'s default
 NUMBERS = 2**23  # of the states that are worked on at a time: 32 MiB of float32
 CACHED = 2**19  # of some layers of them, so that one layer's passes find it in the cache
 
@@ -90,43 +99,85 @@ def _of(
         states += x.unbind(1)
         masks.append(found.mask.all(1))
     sets = {name: torch.cat([one[name] for one in numbers], 1) for name in numbers[0]}
-    return sets | _along(Steps.of_layers(states), torch.stack(masks).all(0))
+    return _defined(sets) | _along(Steps.of_layers(states), torch.stack(masks).all(0))
+
+
+def _defined(sets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With quantiles, and NaN of one token, of which every number is a constant that says nothing."""
+    law, few = sets["cosine_histogram"], sets["tokens"] < 2
+    known = sets | {name: quantile(law, q) for name, q in QUANTILES.items()}
+    return {
+        name: values
+        if name in LEFT
+        else values.masked_fill(few[..., None] if name in HISTOGRAMS else few, torch.nan)
+        for name, values in known.items()
+    }
 
 
 def _at_each_layer(x: Tensor, found: Prepared, how: How) -> dict[str, Tensor]:
     u, mask = found.u, found.mask
     total, n = u.sum(-2), mask.sum(-1).to(u.dtype)  # `prepare` leaves zeros where masked
     r = order_from_sum(total, n)
-    rank, composite = residuals(x, mask)
-    known = {
+    rank, composite, share = residuals(x, mask)
+    return {
         "mean_cosine": cosine_from_sum(total, n),
         "order_parameter": r,
         "order_debiased": debiased_order(r, n),
-        "intrinsic_dimension": two_nn(u, mask) if how.expensive else r * torch.nan,
-        "silhouette": _silhouettes(u, mask, how),
+        "spin_energy": r.square() / -2,
+        **_dear(u, mask, how),
+        **_clusters(u, mask, how),
         **_of_pairs(u, mask, how),
         "rank_residual": rank,
         "composite_residual": composite,
+        "composite_share": share,
         "top_dimensions_energy": energy_share(x, mask),
         "top_dimensions_cosine": share_of_largest(total.square()),
+        "tokens": n,
+        "sinks": found.sinks.to(u.dtype),
+        "zeros": found.zeros.to(u.dtype),
     }
-    # of one token every one of them is a constant, which says nothing of the model
-    sets = {name: values.masked_fill(n < 2, torch.nan) for name, values in known.items()}
-    return {**sets, "tokens": n, "sinks": found.sinks.to(u.dtype)}
 
 
-def _silhouettes(u: Tensor, mask: Tensor, how: How) -> Tensor:
-    """[...] of k-means clusters; NaN where there are not more tokens than clusters."""
+def _dear(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
+    """What takes eigenvectors, float64 or another product with all pairs; NaN unless asked for."""
+    none = torch.full_like(u[..., 0, 0], torch.nan)
+    if not how.expensive:
+        names = ("intrinsic_dimension", "force", "component_share")
+        law = none[..., None].expand(*none.shape, BINS)
+        return {**dict.fromkeys(names, none), "component_histogram": law}
+    axis, share = first_component(u, mask)
+    return {
+        "intrinsic_dimension": two_nn(u, mask, FEWEST_POINTS),
+        "force": mean_force(u, mask, how.beta),
+        "component_share": share,
+        "component_histogram": projection_histogram(u, mask, axis),
+    }
+
+
+def _clusters(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
+    """Hard clusters, set by set; NaN unless asked for, the silhouette also of too few tokens."""
+    none = torch.full_like(u[..., 0, 0], torch.nan)
     if not how.clusters:
-        return torch.full_like(u[..., 0, 0], torch.nan)
+        return dict.fromkeys(HARD, none)
     from threadpoolctl import threadpool_limits
 
     labels = torch.full(mask.shape, -1, device=mask.device)
+    merged, dense = labels.clone(), labels.clone()
     with threadpool_limits(1):  # a prompt is too small to share; on a busy machine threads wait
         for one in np.ndindex(mask.shape[:-1]):
             if int(mask[one].sum()) > how.clusters:
                 labels[one] = kmeans(u[one], mask[one], how.clusters, how.seed)
-    return silhouette(u, labels, mask)
+            merged[one] = agglomerative(u[one], mask[one])
+            dense[one] = hdbscan(u[one], mask[one])
+    n = mask.sum(-1).to(u.dtype)
+    enough = n >= SMALLEST
+    noise = (mask & (dense < 0)).sum(-1) / n
+    return {
+        "silhouette": silhouette(u, labels, mask),
+        "agglomerative": (merged.amax(-1) + 1).to(u.dtype),
+        "hdbscan": (dense.amax(-1) + 1).to(u.dtype).masked_fill(~enough, torch.nan),
+        "hdbscan_noise": noise.masked_fill(~enough, torch.nan),
+    }
 
 
 def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
@@ -136,6 +187,7 @@ def _of_pairs(u: Tensor, mask: Tensor, how: How) -> dict[str, Tensor]:
         "concentration": Nearest(u, mask),
         "coinciding": Coinciding(u, mask),
         "energy": Energy(u, mask, how.beta),
+        "cosine_histogram": OfCosines(u, mask),
     }
     size, width = u.shape[-2:]
     known = {} if how.expensive else {"vendi": torch.full_like(u[..., 0, 0], torch.nan)}

@@ -9,9 +9,10 @@ from probes.particles.reading import ends, of_prompt, over_draws
 from probes.particles.views import CENTRED
 from workbench.figures.panels import Line, Lines, Panel
 
-__all__ = ["CONTROLS", "panels"]
+__all__ = ["CONTROLS", "HEADINGS", "panels"]
 
 CONTROLS = {"random": "untrained twin", "shuffled": "shuffled tokens"}
+HEADINGS = {"raw": "states as they are", "centred": "less the layer's mean over other text"}
 CLUSTERS = ("participation_ratio", "vendi", "components")
 
 

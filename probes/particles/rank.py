@@ -31,9 +31,8 @@ def _composite(states: Tensor) -> Tensor:
     return (sizes.sum(-2).amax(-1) * sizes.sum(-1).amax(-1)).sqrt()
 
 
-def _residual(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R = X - 1 mean^T, zeros where masked, [...] how many tokens count, and [...] ||X||_F."""
-    states = filled(x, mask)
+def _residual(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R = X - 1 mean^T in the place of X, zeros where masked, [...] how many tokens count, and ||X||_F."""
     n, whole = counts(mask, states), _frobenius(states)
     mean = states.sum(-2, keepdim=True) / n.clamp(min=1)[..., None, None]
     return states.sub_(mean).mul_(mask[..., None].to(states.dtype)), n, whole
@@ -59,7 +58,7 @@ def composite_residual(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens, 0 of one.
     """
-    residual, n, _ = _residual(x, mask)
+    residual, n, _ = _residual(filled(x, mask), mask)
     return or_nan(_composite(residual), n > 0)
 
 
@@ -76,11 +75,14 @@ def relative_residual(x: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [...]; NaN of no tokens or of zeros alone.
     """
-    residual, _, whole = _residual(x, mask)
+    residual, _, whole = _residual(filled(x, mask), mask)
     return _frobenius(residual) / whole
 
 
-def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`relative_residual` and `composite_residual`, of the same R."""
-    residual, n, whole = _residual(x, mask)
-    return _frobenius(residual) / whole, or_nan(_composite(residual), n > 0)
+def residuals(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`relative_residual`, `composite_residual` and its share of `composite_norm`, of the same R."""
+    states = filled(x, mask)
+    norm = _composite(states)
+    residual, n, whole = _residual(states, mask)
+    composite = or_nan(_composite(residual), n > 0)
+    return _frobenius(residual) / whole, composite, composite / norm

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from probes.particles.quantities import COUNTS, LEADING, OF_THE_PATH, QUANTITIES
-from probes.particles.reading import ends, of_prompt, over_draws, reason
+from probes.particles.reading import TOO_FEW, ends, of_prompt, over_draws, reason
 from workbench.tidy import plain
 
 if TYPE_CHECKING:
@@ -38,9 +38,15 @@ def _of_prompt(prompt: str | int, one: xr.Dataset) -> Iterator[dict[str, Any]]:
                     name: _number(name, values[v] if name in OF_THE_PATH else values[v, i])
                     for name, values in columns.items()
                 }
-                note = reason(float(columns["tokens"][v, i]))
+                note = reason(float(columns["tokens"][v, i])) or _lacking(numbers)
                 where = {"prompt": prompt, "layer": layer, "view": view}
                 yield where | numbers | {"draws": draws, "note": note}
+
+
+def _lacking(numbers: dict[str, float | int | None]) -> str | None:
+    """That the intrinsic dimension does not exist, where it was asked for as the Vendi score was."""
+    asked = numbers["vendi"] is not None and numbers["intrinsic_dimension"] is None
+    return TOO_FEW if asked else None
 
 
 def _number(name: str, value: Any) -> float | int | None:

@@ -16,7 +16,6 @@ __all__ = [
     "counts",
     "filled",
     "or_nan",
-    "pair_blocks",
     "row_slices",
     "upper_blocks",
     "working_dtype",
@@ -68,11 +67,3 @@ def upper_blocks(v: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, size, step):
         rows = slice(start, min(start + step, size))
         yield rows, v[..., rows, :] @ v[..., start:, :].mT
-
-
-def pair_blocks(u: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """As `cosine_blocks`: (cosines, [..., rows, n] True for pairs of two different tokens that count)."""
-    for rows, cosines in cosine_blocks(filled(u, mask)):
-        both = mask[..., rows, None] & mask[..., None, :]
-        both.diagonal(offset=rows.start, dim1=-2, dim2=-1).fill_(False)
-        yield cosines, both

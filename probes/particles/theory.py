@@ -41,11 +41,23 @@ def fitted(rows: pl.DataFrame, view: str = "raw") -> Overlay | None:
     whole = np.flatnonzero(np.isfinite(curves).all((0, 2)))
     if len(whole) < FEWEST or curves[0].shape[1] < 3:
         return None
+    tokens = round(float(np.median(of_view(rows, view, "tokens")[1][whole])))
+    # a prompt of fewer tokens may be below what the law of `tokens` begins above
+    whole = whole[(curves[0][whole] > -1 / (tokens - 1)).all(1)]
+    if len(whole) < FEWEST:
+        return None
     taken = whole[np.linspace(0, len(whole) - 1, min(len(whole), MOST)).astype(int)]
-    tokens = np.median(of_view(rows, view, "tokens")[1][taken])
     # cosines of float32 may be above 1 by rounding
     measured, *twin = (one[taken].clip(-1, 1) for one in curves)
-    return overlay(measured, tokens=round(float(tokens)), twin=twin[0] if twin else None)
+    if not twin:
+        return overlay(measured, tokens)
+    return overlay(measured, tokens, twin=twin[0], twins=_draws(rows, CONTROLS[view]))
+
+
+def _draws(rows: pl.DataFrame, control: str) -> int:
+    """How many draws a control's numbers are the mean of."""
+    drawn = pl.col("view") == control
+    return int(rows.filter(drawn).select(pl.col("draws").cast(pl.Int64).max()).item())
 
 
 def plots(rows: pl.DataFrame) -> list[Plot]:
@@ -69,5 +81,6 @@ def _words(found: Overlay) -> str:
         f"The theory {found.verdict}. {SAYS} Fitted: beta {found.beta}, dt {found.dt}. "
         f"Root mean square error on prompts that a fit did not see: {errors}. Brackets and bands are 95% "
         f"bootstrap intervals over prompts, the theory's band at the fitted numbers. Of more than {MOST} "
-        "prompts as many are taken, evenly spread."
+        "prompts as many are taken, evenly spread; none with a mean cosine of -1 / (n - 1) or less, n the "
+        "median number of tokens, from which the law does not begin."
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from probes.particles.controls import shuffled
 from probes.particles.corpus import LayerMeans
 from probes.particles.measured import How, measured
-from probes.particles.quantities import OF_THE_PATH, QUANTITIES
+from probes.particles.quantities import HISTOGRAMS, OF_THE_PATH, QUANTITIES
 from workbench.instrument import Measured, Named
 from workbench.models.captures import Captures
 from workbench.models.positions import Positions
@@ -98,12 +98,18 @@ def _named(
     first = next(iter(found.values()))
     return {
         name: Named(
-            ("prompt", "view", "draw", *(() if name in OF_THE_PATH else ("layer",))),
+            ("prompt", "view", "draw", *_own_axes(name)),
             _filled({key: numbers[name] for key, numbers in found.items()}, views, draws),
-            QUANTITIES[name].unit,
+            {**QUANTITIES, **HISTOGRAMS}[name].unit,
         )
         for name in first
     }
+
+
+def _own_axes(name: str) -> tuple[str, ...]:
+    if name in OF_THE_PATH:
+        return ()
+    return ("layer", "cosine") if name in HISTOGRAMS else ("layer",)
 
 
 def _filled(found: Mapping[tuple[str, int], Tensor], views: Sequence[str], draws: int) -> Tensor:

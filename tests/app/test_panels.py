@@ -16,7 +16,7 @@ from app.panels import layers_table, rows_table, tabs
 from app.panels.chips import chips
 from app.panels.groups import Group, groups, visible_panels
 from app.panels.tokens import shown, tokens
-from app.state import Asked, Run, Selection
+from app.state import Asked, Run, Selection, Shown
 from workbench.figures import Bars, Heat, Line, Lines, Panel, Scale, Words
 
 TOYS = Path(__file__).parent.parent / "browser" / "toys"
@@ -221,3 +221,23 @@ def test_a_long_table_says_how_many_rows_it_leaves_out(
     assert turning.children.total == 3
     assert more.children.startswith(f"The first 5 of {total} rows")
     assert len(rows_table.texts(rows_table.rows_of(results["strength"], "0"))) == 5
+
+
+def test_a_tab_of_several_figures_draws_the_one_that_is_chosen() -> None:
+    """The list stands in the address, and exports take what it says."""
+    found = configured("particles", {"views": "raw"})(
+        wb.load(), "The Eiffel Tower is in the city of"
+    )
+    (tab,) = [tab for tab in tabs() if tab.name == "particles"]
+    (linked,) = tab.linked.items()
+    assert linked[0] == "particles_shows"
+    assert list(linked[1].values) == ["order", "cosines", "component"]
+    desk: Any = Desk(found)
+    kinds_of = {}
+    for chosen in linked[1].values:
+        shown = Shown(run(), Selection(0, 3, 2, "resid_post"), "light", (), {linked[0]: chosen})
+        drawn = tab.figure(desk, shown)
+        assert drawn is not None
+        kinds_of[chosen] = {trace.type for trace in drawn.data}
+    assert kinds_of == {"order": {"scatter"}, "cosines": {"heatmap"}, "component": {"heatmap"}}
+    assert all(not tab.linked for tab in tabs() if tab.name == "strength")

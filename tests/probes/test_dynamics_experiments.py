@@ -130,3 +130,16 @@ def test_a_run_is_paced_step_by_step() -> None:
 def test_settings_are_refused_before_the_run(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingError, match=says):
         Run(**settings)
+
+
+def test_the_phase_diagram_writes_out_its_ticks() -> None:
+    drawn = PhaseDiagram(betas=(0.25, 1.0, 8.0), tokens=4, d=8, seeds=1, time=20.0)().plot().layout
+    for axis in (drawn.xaxis, drawn.yaxis):
+        assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+    assert list(drawn.xaxis.ticktext) == ["0.2", "0.5", "1", "2"]
+
+
+@pytest.mark.parametrize("times", [[2.0, 1.0], [-1.0, 1.0], [0.0, float("nan"), 1.0], []])
+def test_the_closed_form_refuses_times_that_do_not_rise(times: list[float]) -> None:
+    with pytest.raises(SettingError, match="expected finite numbers that rise from 0"):
+        theory.equiangular(0.1, times, 1.0, 5)

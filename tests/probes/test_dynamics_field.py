@@ -265,6 +265,13 @@ def test_what_is_looked_at() -> None:
 def test_refusals() -> None:
     with pytest.raises(SettingError, match="expected one of sa, usa"):
         Field(kernel="softmax")  # type: ignore[arg-type]
+    for bad in (
+        {"beta": math.nan},
+        {"beta": torch.tensor([1.0, math.inf])},
+        {"minus": Differential(0.5, math.nan)},
+    ):
+        with pytest.raises(SettingError, match=r"beta is .*: expected finite numbers"):
+            Field(**bad)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="norm='pre'"):
         Field(norm="pre", frequencies=torch.zeros(3))
     with pytest.raises(SettingError, match="tokens have d = 3"):

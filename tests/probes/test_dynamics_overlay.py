@@ -58,6 +58,10 @@ def test_a_curve_that_falls_does_not_fit() -> None:
     assert dented.errors["theory"].value < dented.errors["line"].value
     assert not dented.fits
     assert "into layer 8" in dented.verdict
+    cut = overlay(rising[:, 2:], 20, first=2)
+    assert "into layer 8" in cut.verdict
+    assert [row["layer"] for row in cut.rows()[:7]] == list(range(2, 9))
+    assert list(cut.plot().data[-1].x) == list(range(2, 9))
     fallen = overlay(shape[::-1][2:] * np.ones((4, 1)), 20)
     assert not fallen.fits
 
@@ -86,6 +90,19 @@ def test_one_prompt_has_late_layers_but_no_interval() -> None:
     assert len(found.rows()) == 9
     words = found.plot().layout.title.text
     assert "held-out layers after 6 (shaded)" in words
+    late = overlay(curves(4.0, 0.4, 0.0, prompts=1)[:, 2:], 20, held="late", first=2)
+    assert late.cut == 6  # of layers 3 to 8 the last two are held out
+    (shaded,) = late.plot().layout.shapes
+    assert (shaded.x0, shaded.x1) == (6.5, 8.5)
+
+
+@pytest.mark.parametrize(
+    ("twins", "said"), [(1, "untrained twin"), (3, "mean of 3 untrained twins")]
+)
+def test_the_figure_says_of_how_many_twins_a_curve_is(twins: int, said: str) -> None:
+    made = curves(4.0, 0.4, 0.01, prompts=4)
+    names = [one.name for one in overlay(made, 20, twin=made, twins=twins).plot().data]
+    assert names[-1] == f"{said}, mean of 4 prompts"
 
 
 def test_refusals() -> None:
@@ -93,6 +110,7 @@ def test_refusals() -> None:
     for bad, said in (
         (good[0], "expected \\[prompts"),
         (good + 2, "prompt 0, layer 0"),
+        (good * 0 - 1 / 19, "layer 0 is no mean cosine of 20 tokens that move: -0.0526"),
         (good[:1], "held='late'"),
     ):
         with pytest.raises(SettingError, match=said):

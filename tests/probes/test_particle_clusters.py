@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probes.particles.clustering import agglomerative, hdbscan, kmeans, silhouette
 from probes.particles.clusters import component_labels, components
-from probes.particles.dimension import two_nn, without_duplicates
+from probes.particles.dimension import FEWEST_POINTS, two_nn, without_duplicates
 from tests.probes.test_particle_metrics import directions, every, poisoned, some
 from workbench import SettingError
 
@@ -94,6 +94,15 @@ def test_hard_clusters_of_few_tokens() -> None:
         kmeans(u, one, 2)
     with pytest.raises(SettingError, match="at least 2"):
         hdbscan(u, one, 1)
+
+
+def test_dimension_of_too_few_points_is_left_out() -> None:
+    """Different ones are counted: 50 of them do, 49 and a copy do not."""
+    u = directions(2, 50, 4)
+    u[1, 49] = u[1, 0]
+    found = two_nn(u, every(u), FEWEST_POINTS)
+    assert found.isnan().tolist() == [False, True]
+    assert not two_nn(u, every(u)).isnan().any()
 
 
 @pytest.mark.parametrize("dimension", [2, 5])

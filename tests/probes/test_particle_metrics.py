@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -34,9 +35,17 @@ from probes.particles.energy import (
     interaction_energy,
     log_interaction_energy,
     mean_field_force,
+    mean_force,
     pattern_force,
 )
-from probes.particles.histograms import cosine_histogram, first_component, projection
+from probes.particles.histograms import (
+    OfCosines,
+    cosine_histogram,
+    first_component,
+    projection,
+    projection_histogram,
+    quantile,
+)
 from probes.particles.order import debiased_order, mean_cosine, order_parameter
 from probes.particles.pairs import over_pairs
 from probes.particles.rank import composite_norm, composite_residual, relative_residual
@@ -145,7 +154,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nearest": nearest_neighbour_cosine,
     "coinciding": partial(coinciding_pairs, above=0.3),
     "energy": partial(interaction_energy, beta=BETA),
-    "force": lambda u, mask: mean_field_force(u, mask, BETA).norm(dim=-1).sum(-1) / mask.sum(-1),
+    "force": partial(mean_force, beta=BETA),
     "residual": relative_residual,
     "composite": composite_residual,
     "composite_norm": composite_norm,
@@ -184,10 +193,18 @@ def test_one_pass_over_several_blocks_as_each_by_itself(d: int) -> None:
         "coinciding": Coinciding(u, mask, 0.3),
         "energy": Energy(u, mask, BETA),
         "components": Joined(u, mask, 0.3),
+        "histogram": OfCosines(u, mask, 7),
     }
     over_pairs(u.masked_fill(~mask[..., None], 0), mask, *pairs.values(), *gram.values())
     found = {name: one.value() for name, one in (pairs | gram).items()}
     found["energy"] = found["energy"].exp()
+    histogram = found.pop("histogram")
+    for one, here, ours in zip(u, mask[:2], histogram, strict=False):
+        cosines = (one[here] @ one[here].T)[torch.triu(torch.ones(here.sum(), here.sum()), 1) > 0]
+        assert ours.tolist() == pytest.approx(
+            (np.histogram(cosines.numpy(), 7, (-1, 1))[0] / len(cosines)).tolist(), abs=1e-15
+        )
+    assert histogram[2].isnan().all()
     # 150 eigenvalues, 145 of them 0 where d is 5: entropies of eps log eps each, instead of none
     vendi_close = {"rtol": 1e-11, "atol": 0} if d == 5 else EXACT
     for name, ours in found.items():
@@ -421,5 +438,26 @@ def test_projections_and_histograms() -> None:
         rows, columns = torch.triu_indices(len(one), len(one), 1)
         counted = torch.histc((one @ one.T)[rows, columns], 20, -1, 1)
         torch.testing.assert_close(found, counted / len(rows), **EXACT)
+    short = u.bfloat16().float()  # lengths and cosines are off by 2^-8, many bins of this histogram
+    fine = cosine_histogram(short, mask, 2000)
+    assert fine.min() >= 0
+    torch.testing.assert_close(fine.sum(-1), torch.ones(2), rtol=1e-6, atol=0)
+    ours = projection_histogram(poisoned(u, mask), mask, axis, 8)
+    for set_, here, found in zip(along, mask, ours, strict=True):
+        counted = np.histogram(set_[here].numpy(), 8, (-1, 1))[0]
+        assert found.tolist() == pytest.approx((counted / counted.sum()).tolist(), abs=1e-15)
+    assert projection_histogram(u, mask, axis * torch.nan, 8).isnan().all()
     same = torch.ones(3, 1).expand(3, 2) / math.sqrt(2)
     assert cosine_histogram(same, every(same), 4).tolist() == [0, 0, 0, 1]
+
+
+def test_quantiles_of_a_histogram() -> None:
+    """Of samples binned finely, numpy's to the width of a bin; within a bin even; none of none."""
+    values = np.random.default_rng(0).uniform(-0.4, 0.7, 5000)
+    share = torch.tensor(np.histogram(values, 100, (-1, 1))[0] / 5000)
+    for q in (0.05, 0.5, 0.95):
+        assert quantile(share, q).item() == pytest.approx(np.quantile(values, q), abs=0.02)
+    two = torch.tensor([[0.5, 0.0, 0.0, 0.5], [torch.nan] * 4])
+    assert quantile(two, 0.25)[0].item() == -0.75
+    assert quantile(two, 0.5)[0].item() == -0.5
+    assert quantile(two, 0.95)[1].isnan()

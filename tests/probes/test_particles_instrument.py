@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 import transformers
-from sklearn.cluster import KMeans
+from sklearn.cluster import HDBSCAN, AgglomerativeClustering, KMeans
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from probes.particles import controls, corpus, measured
 from probes.particles.bootstrap import resampled
 from probes.particles.comparison import said
 from probes.particles.controls import shuffled
-from probes.particles.quantities import QUANTITIES
+from probes.particles.quantities import HARD, QUANTITIES
 from probes.particles.report import section
 from probes.particles.theory import plots
 from tests.tiny import LAYERS, hf_model, model, tokenizer, tokenizer_of
@@ -68,6 +68,28 @@ def hf_states(hf: Any, text: str) -> Tensor:
     return torch.cat([*states, caught[0]])
 
 
+def composite(x: Tensor) -> float:
+    norms = [float(torch.linalg.matrix_norm(x, order)) for order in (1, torch.inf)]
+    return float(np.sqrt(np.prod(norms)))
+
+
+def force(u: Tensor, beta: float) -> float:
+    """Token by token."""
+    lengths = []
+    for one in u:
+        mixed = (beta * (u @ one)).softmax(0) @ u
+        lengths.append(float((mixed - (mixed @ one) * one).norm()))
+    return float(np.mean(lengths))
+
+
+def component(u: Tensor) -> tuple[np.ndarray, float]:
+    """The first principal component by a singular value decomposition, and its share."""
+    _, values, vectors = np.linalg.svd((u - u.mean(0)).numpy(), full_matrices=False)
+    return vectors[0] * np.sign(vectors[0][np.abs(vectors[0]).argmax()]), float(
+        values[0] ** 2 / (values**2).sum()
+    )
+
+
 def by_hand(states: Tensor, mean: Tensor | None = None) -> list[dict[str, float]]:
     """Numbers of each layer with loops over pairs."""
     numbers, before = [], None
@@ -90,6 +112,11 @@ def by_hand(states: Tensor, mean: Tensor | None = None) -> list[dict[str, float]
                 "concentration": float(np.mean(nearest)),
                 "energy": (sum(np.exp(2 * v) for v in both.values()) + n * np.exp(2)) / (4 * n * n),
                 "rank_residual": float(residual.norm() / x.norm()),
+                "composite_residual": composite(residual),
+                "composite_share": composite(residual) / composite(x),
+                "spin_energy": -(float(torch.stack(u).sum(0).norm()) ** 2) / (2 * n * n),
+                "force": force(torch.stack(u), 2.0),
+                "component_share": component(torch.stack(u))[1],
                 "tokens": float(n),
             }
         )
@@ -155,7 +182,7 @@ def test_shuffled_tokens_are_the_same_tokens_in_another_order(
         "shuffled",
         0,
         [
-            {k: v for k, v in one.items() if k != "energy"}
+            {k: v for k, v in one.items() if k not in ("energy", "force")}
             for one in by_hand(hf_states(gpt2.hf, text))
         ],
     )
@@ -333,6 +360,7 @@ def test_means_follow_weights_written_in_place_and_views(other_text: str) -> Non
         ({"beta": "cold"}, "beta is 'cold'"),
         ({"beta": True}, "beta is True"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296: expected a whole number, at least 0 and below"),
         ({"expensive": 1}, "expensive is 1"),
     ],
 )
@@ -456,6 +484,7 @@ def test_report_lays_the_theory_over_the_curves(way: int) -> None:
     curves = [equiangular(g, np.arange(7) * 0.3, 2.0, 12)[::way].tolist() for g in starts]
     cells = [
         {"prompt": prompt, "layer": layer, "view": view, "mean_cosine": value, "tokens": 12}
+        | {"draws": 3 if view == "random" else 1}
         for prompt, curve in enumerate(curves)
         for layer in range(7)
         for view, value in (("raw", curve[layer]), ("random", 0.3))
@@ -490,6 +519,96 @@ def test_figure_and_panels_draw_the_controls(found: wb.Result) -> None:
     assert facts["norm of this token"].endswith("x the median")
 
 
+def test_histograms_are_those_of_numpy_whatever_the_batch(
+    gpt2: wb.TorchModel, other_text: str
+) -> None:
+    instrument = Particles(corpus=other_text, views=["raw", "centred"])
+    data, mean = instrument(gpt2, TEXTS, padding="left").data, mean_by_hand(gpt2.hf)
+    bins = {"bins": len(data["cosine"]), "range": (-1, 1)}
+    for prompt in (0, 2):
+        states = hf_states(gpt2.hf, TEXTS[prompt])
+        for view, x in (("raw", states), ("centred", states - mean[:, None])):
+            for layer, one in enumerate(x / x.norm(dim=-1, keepdim=True)):
+                cosines = (one @ one.T).numpy()[np.triu_indices(len(one), 1)]
+                along = (one @ torch.tensor(component(one)[0])).numpy()
+                here = data.isel(prompt=prompt, draw=0, layer=layer).sel(view=view)
+                for name, values in (("cosine", cosines), ("component", along)):
+                    counted = np.histogram(values, **bins)[0] / len(values)
+                    np.testing.assert_allclose(here[f"{name}_histogram"], counted, atol=1e-12)
+                for q in (5, 50, 95):
+                    # a quantile of few pairs is between two of them, which may be some bins apart
+                    low, high = np.quantile(
+                        cosines, [max(0, q / 100 - 0.03), min(1, q / 100 + 0.03)]
+                    )
+                    assert low - 0.05 <= float(here[f"cosine_{q}"]) <= high + 0.05
+    assert data["cosine_histogram"].isel(prompt=3).isnull().all()  # one token
+    alone = instrument(gpt2, TEXTS, batch_size=1).data
+    for name in ("cosine_histogram", "component_histogram"):
+        np.testing.assert_allclose(data[name], alone[name], atol=1e-12)
+    cheap = Particles(corpus=other_text, views=["raw"], expensive=False)(gpt2, TEXTS).data
+    np.testing.assert_allclose(
+        cheap["cosine_histogram"][:, 0], alone["cosine_histogram"].sel(view="raw"), atol=1e-12
+    )
+    with pytest.raises(wb.ResultError, match="expected a result of expensive=True"):
+        Particles.figure(cheap, shows="component")
+
+
+def test_a_residual_is_alike_raw_and_centred(found: wb.Result) -> None:
+    """By construction: R is of the states less their own mean. What it is a share of differs."""
+    data = found.data.isel(prompt=0, draw=0)
+    for name, alike in (("composite_residual", True), ("composite_share", False)):
+        raw, centred = (data[name].sel(view=view) for view in ("raw", "centred"))
+        # float64 rounding of states some times as large
+        assert np.allclose(raw, centred, rtol=1e-9) is alike
+    assert data["composite_residual"].attrs["unit"] == "length of states"
+
+
+def test_figures_of_histograms(found: wb.Result) -> None:
+    figure = found.plot(prompt=0, shows="cosines", selected=(1, 0))
+    maps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert len(maps) == 6  # raw and centred, of the prompt, its twins and its shufflings
+    density = found.data["cosine_histogram"].isel(prompt=0).sel(view="random").mean("draw") * 20
+    shown = np.array(maps[1].customdata, float).T
+    np.testing.assert_allclose(shown, density, atol=1e-12)
+    np.testing.assert_allclose(shown.sum(1) / 20, 1, rtol=1e-12)
+    headings = [one.text for one in figure.layout.annotations]
+    assert headings == [
+        "<b>this prompt</b>",
+        "<b>mean of 2 untrained twins</b>",
+        "<b>shuffled tokens, mean of 2 orders</b>",
+    ]
+    assert figure.layout.yaxis.title.text == "cosine of two tokens, raw"
+    assert len({shape.xref for shape in figure.layout.shapes}) == 3
+    assert "share of tokens" in found.plot(prompt=2, shows="component").layout.title.text
+    with pytest.raises(wb.ResultError, match="shows is 'all': expected one of order, cosines"):
+        found.plot(shows="all")
+
+
+def test_tokens_without_direction_are_said(gpt2: wb.TorchModel, other_text: str) -> None:
+    """States of equal tokens without positions are the same, and their mean's too."""
+    hf = hf_model("gpt2")
+    with torch.no_grad():
+        hf.transformer.wpe.weight.zero_()
+        hf.transformer.wte.weight[tokenizer()("E")["input_ids"][0]] = 0.0
+    silent = wb.load(hf, tokenizer_of("gpt2"))
+    result = Particles(views=["raw"])(silent, TEXTS[:1])
+    zeros = result.data["zeros"].isel(prompt=0, view=0, draw=0).values.tolist()
+    assert zeros == [1.0] + [0.0] * LAYERS  # blocks have biases
+    assert [row["zeros"] for row in result.rows()] == [1] + [0] * LAYERS
+    assert result.rows()[0]["tokens"] == len(TEXTS[0]) - 1
+    facts = dict(Particles.facts(result.data, layer=0))
+    assert "1 without direction" in facts["tokens that count"]
+    assert "up to 1 for having no direction" in result.plot().layout.title.text
+
+
+def test_dimensions_of_few_tokens_are_left_out_and_that_is_said(found: wb.Result) -> None:
+    row = found.rows()[0]
+    assert row["intrinsic_dimension"] is None
+    assert row["note"] == "no intrinsic dimension of fewer than 50 different tokens"
+    facts = dict(Particles.facts(found.data, layer=1, prompt=0))
+    assert facts["intrinsic dimension"] == row["note"]
+
+
 def test_a_file_holds_it_all(found: wb.Result, tmp_path: Path) -> None:
     found.save(tmp_path / "found.nc")
     assert wb.Result.load(tmp_path / "found.nc").rows() == found.rows()
@@ -509,11 +628,21 @@ def test_silhouette_of_kmeans_clusters_is_that_of_scikit_learn(
             points = (x / x.norm(dim=-1, keepdim=True)).numpy()
             for layer, u in enumerate(points):
                 labels = KMeans(3, n_init=10, random_state=4).fit_predict(u)
+                linked = AgglomerativeClustering(
+                    None, metric="cosine", linkage="average", distance_threshold=0.5
+                ).fit_predict(u)
+                dense = HDBSCAN(min_cluster_size=5, copy=True).fit_predict(u)
+                here = data.isel(prompt=prompt, draw=0, layer=layer).sel(view=view)
+                assert here["agglomerative"] == linked.max() + 1
+                assert here["hdbscan"] == dense.max() + 1
+                assert here["hdbscan_noise"] == pytest.approx((dense < 0).mean(), abs=1e-12)
                 score = silhouette_score(u, labels, metric="cosine")
                 value = float(data["silhouette"].isel(prompt=prompt, draw=0).sel(view=view)[layer])
                 assert value == pytest.approx(score, abs=1e-9), (view, layer)  # float64 sums
-    none = data["silhouette"].isel(prompt=[3])  # one token
-    assert none.isnull().all()
+    few = data.isel(prompt=[3])  # one token
+    assert all(few[name].isnull().all() for name in HARD)
+    assert data["hdbscan"].isel(prompt=1, draw=0).isnull().all()  # four, and a cluster has five
+    assert data["agglomerative"].isel(prompt=1, draw=0).notnull().all()
     with pytest.raises(wb.SettingError, match="clusters is 1: expected 0 for none, or at least 2"):
         Particles(clusters=1)
 
@@ -521,7 +650,7 @@ def test_silhouette_of_kmeans_clusters_is_that_of_scikit_learn(
 def test_clusters_stand_in_rows_facts_and_reports_and_are_off_unless_asked_for(
     gpt2: wb.TorchModel, found: wb.Result
 ) -> None:
-    assert all(row["silhouette"] is None for row in found.rows())
+    assert all(row[name] is None for row in found.rows() for name in HARD)
     asked = Particles(views=["raw", "random", "shuffled"], draws=2, clusters=2)(gpt2, TEXTS)
     rows = [row for row in asked.rows() if row["prompt"] == 2]
     assert {row["view"] for row in rows} == {"raw", "random", "shuffled"}
@@ -536,7 +665,8 @@ def test_clusters_stand_in_rows_facts_and_reports_and_are_off_unless_asked_for(
 def test_clusters_do_not_depend_on_padding(gpt2: wb.TorchModel) -> None:
     """Distinct tokens far apart: rounding of the passes moves no token to another cluster."""
     instrument = Particles(views=["raw"], clusters=2)
-    alone = instrument(gpt2, TEXTS, batch_size=1).data["silhouette"]
+    alone = instrument(gpt2, TEXTS, batch_size=1).data
     for padding in ("left", "right"):
-        together = instrument(gpt2, TEXTS, padding=padding).data["silhouette"]
-        np.testing.assert_allclose(together, alone, rtol=1e-7, atol=1e-9)
+        together = instrument(gpt2, TEXTS, padding=padding).data
+        for name in HARD:
+            np.testing.assert_allclose(together[name], alone[name], rtol=1e-7, atol=1e-9)
