@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workbench
 
-.PHONY: setup browser demo test test-cuda check conformance bench clean
+.PHONY: setup browser demo test tests test-cuda check lint conformance bench clean
 
 setup: $(STAMP)
 
@@ -24,18 +24,24 @@ browser: setup
 demo: setup
 	$(BIN)/workbench app $(ARGS)
 
+# Checks beside tests, which often wait for a browser. To have theirs first: make check.
+test: setup browser
+	$(MAKE) --no-print-directory -j 2 lint tests
+
 # Two processes, and the tests of a file in one of them. In one process: make test ARGS="-n 0 ...".
-test: setup browser check
+tests: setup browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-cuda: setup
 	$(BIN)/python -m pytest -m cuda $(ARGS)
 
-check: setup
+check: lint
+	$(BIN)/python -m pytest -q tests/test_structure.py
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_structure.py
 
 # Every engine on every family against Hugging Face; writes the documentation's table.
 conformance: setup
