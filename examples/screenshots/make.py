@@ -131,7 +131,7 @@ def jobs() -> Iterator[tuple[list[wb.Prompt], list[Instrument], list[Look]]]:
     )
     edits = list(counterfactuals(wb.PromptSet.read(prompts_path("facts")), prompts=8))
     yield edits, [LogitLens(), EditEffect()], [("edit_light", "edit", (1500, 1200), "")]
-    yield [EIFFEL], [LogitLens(), Particles()], [("particles_light", "particles", (1300, 1100), "")]
+    yield [EIFFEL], [LogitLens(), Particles()], [("particles_light", "particles", (1300, 1560), "")]
     facts = wb.PromptSet.read(prompts_path("facts"))
     probe = SparseProbe(labels="atlas_facts", features=PROBED, k=(1, 2, 4, 8, 16))
     yield (
